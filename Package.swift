@@ -1,0 +1,76 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+/// Every target builds under the same rules: language mode 6, strict memory safety, warnings as errors.
+let strict: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  .enableExperimentalFeature("Lifetimes"),
+]
+
+// swift-system: FilePath (names are bytes, not text) and Errno (the system's own words for a failure).
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+
+func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+  .testTarget(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+func library(_ name: String, _ pkgConfig: String?, apt: String, brew: String) -> Target {
+  .systemLibrary(name: name, pkgConfig: pkgConfig, providers: [.apt([apt]), .brew([brew])])
+}
+
+let package = Package(
+  name: "platter",
+  platforms: [.macOS(.v26)],
+  products: [
+    .library(name: "Platter", targets: ["Platter"]),
+    .executable(name: "platter", targets: ["PlatterTool"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-system", from: "1.6.0")
+  ],
+  targets: [
+    // Ground floor: what Swift cannot see of the system, and one module map per C library.
+    .target(name: "CPlatter"),
+    library("CDeflate", "libdeflate", apt: "libdeflate-dev", brew: "libdeflate"),  // qcow2, VMDK, DMG: deflate
+    library("CZlib", "zlib", apt: "zlib1g-dev", brew: "zlib"),  // deflate in pieces, and with a 4 KiB window
+    library("CZstd", "libzstd", apt: "libzstd-dev", brew: "zstd"),  // qcow2 compression type 1
+    library("CBzip2", nil, apt: "libbz2-dev", brew: "bzip2"),  // DMG
+    library("CLZMA", "liblzma", apt: "liblzma-dev", brew: "xz"),  // DMG
+    library("CCrypto", "libcrypto", apt: "libssl-dev", brew: "openssl@3"),  // LUKS, qcow2, DMG: ciphers and hashes
+
+    module("PlatterCore", ["CPlatter", system]),
+    module("PlatterCodecs", ["PlatterCore", "CPlatter", "CDeflate", "CZlib", "CZstd", "CBzip2", "CLZMA"]),
+    module("PlatterCrypto", ["PlatterCore", "CCrypto"]),
+
+    // One room per format; none knows another.
+    module("PlatterRaw", ["PlatterCore"]),
+    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterQED", ["PlatterCore"]),
+    module("PlatterVMDK", ["PlatterCore", system]),
+    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
+    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
+
+    // What users import, and the program.
+    module(
+      "Platter",
+      [
+        "PlatterCore", "PlatterCodecs", "PlatterCrypto", "PlatterRaw", "PlatterQCOW2", "PlatterQED", "PlatterVMDK",
+        "PlatterVHDX", "PlatterDMG", "PlatterLUKS", "CPlatter", system,
+      ]),
+    .executableTarget(
+      name: "PlatterTool", dependencies: ["Platter", "PlatterCore", "CPlatter", system], swiftSettings: strict),
+
+    tests("PlatterCoreTests", ["PlatterCore", system]),
+  ],
+  swiftLanguageModes: [.v6]
+)

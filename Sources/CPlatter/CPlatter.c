@@ -1,0 +1,115 @@
+#define _GNU_SOURCE
+#include "CPlatter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/random.h>
+#else
+#include <sys/disk.h>
+#include <sys/random.h>
+#endif
+
+int64_t platter_seek_data(int fd, int64_t offset) { return lseek(fd, offset, SEEK_DATA); }
+int64_t platter_seek_hole(int fd, int64_t offset) { return lseek(fd, offset, SEEK_HOLE); }
+
+static int unsupported(void) {
+  errno = EOPNOTSUPP;
+  return -1;
+}
+
+#ifdef __linux__
+
+static int allocate(int fd, int mode, int64_t offset, int64_t length) {
+  int result;
+  do {
+    result = fallocate(fd, mode, offset, length);
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
+
+int platter_punch(int fd, int64_t offset, int64_t length) {
+  return allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+int platter_zero_range(int fd, int64_t offset, int64_t length) {
+  return allocate(fd, FALLOC_FL_ZERO_RANGE, offset, length);
+}
+int platter_allocate(int fd, int64_t offset, int64_t length) { return allocate(fd, 0, offset, length); }
+
+int platter_block_device_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
+int platter_block_device_sector(int fd, int *bytes) { return ioctl(fd, BLKSSZGET, bytes); }
+
+ssize_t platter_copy_range(int from, int64_t fromOffset, int to, int64_t toOffset, size_t length) {
+  off64_t in = fromOffset, out = toOffset;
+  return copy_file_range(from, &in, to, &out, length, 0);
+}
+int platter_clone(int from, int to) { return ioctl(to, FICLONE, from); }
+
+static struct flock lock_of(int64_t offset, short type) {
+  struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1};
+  return lock;
+}
+int platter_lock_byte(int fd, int64_t offset, int type) {
+  struct flock lock = lock_of(offset, type == 0 ? F_RDLCK : type == 1 ? F_WRLCK : F_UNLCK);
+  return fcntl(fd, F_OFD_SETLK, &lock);
+}
+int platter_byte_is_locked(int fd, int64_t offset) {
+  struct flock lock = lock_of(offset, F_WRLCK);
+  if (fcntl(fd, F_OFD_GETLK, &lock) < 0) return -1;
+  return lock.l_type != F_UNLCK;
+}
+
+int platter_open_direct_flag(void) { return O_DIRECT; }
+
+int platter_random(void *bytes, size_t count) {
+  unsigned char *at = bytes;
+  while (count > 0) {
+    ssize_t got = getrandom(at, count, 0);
+    if (got < 0 && errno != EINTR) return -1;
+    if (got > 0) at += got, count -= (size_t)got;
+  }
+  return 0;
+}
+
+#else
+
+int platter_punch(int fd, int64_t offset, int64_t length) {
+  struct fpunchhole hole = {.fp_offset = offset, .fp_length = length};
+  return fcntl(fd, F_PUNCHHOLE, &hole);
+}
+int platter_zero_range(int fd, int64_t offset, int64_t length) { return unsupported(); }
+int platter_allocate(int fd, int64_t offset, int64_t length) { return unsupported(); }
+
+int platter_block_device_size(int fd, uint64_t *bytes) {
+  uint32_t sector;
+  uint64_t count;
+  if (ioctl(fd, DKIOCGETBLOCKSIZE, &sector) < 0 || ioctl(fd, DKIOCGETBLOCKCOUNT, &count) < 0) return -1;
+  *bytes = sector * count;
+  return 0;
+}
+int platter_block_device_sector(int fd, int *bytes) { return ioctl(fd, DKIOCGETBLOCKSIZE, bytes); }
+
+ssize_t platter_copy_range(int from, int64_t fromOffset, int to, int64_t toOffset, size_t length) {
+  return unsupported();
+}
+int platter_clone(int from, int to) { return unsupported(); }
+int platter_lock_byte(int fd, int64_t offset, int type) { return unsupported(); }
+int platter_byte_is_locked(int fd, int64_t offset) { return unsupported(); }
+int platter_open_direct_flag(void) { return 0; }
+int platter_random(void *bytes, size_t count) {
+  arc4random_buf(bytes, count);
+  return 0;
+}
+
+#endif
+
+int platter_open_path(const char *path, int flags, int mode) { return open(path, flags, mode); }
+int platter_open_beneath(int directory, const char *name, int flags, int mode) {
+  return openat(directory, name, flags, mode);
+}

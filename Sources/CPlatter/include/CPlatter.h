@@ -1,0 +1,42 @@
+// Calls that Swift's view of the C library leaves out, one line each. Every function keeps the system's convention:
+// -1 and errno on failure. A call that this system does not have fails with EOPNOTSUPP.
+#ifndef CPLATTER_H
+#define CPLATTER_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+// Where the next data or hole begins at or after `offset`; -1 with ENXIO past the last data.
+int64_t platter_seek_data(int fd, int64_t offset);
+int64_t platter_seek_hole(int fd, int64_t offset);
+
+// Gives the range back to the file system; it reads as zeros and the length stays.
+int platter_punch(int fd, int64_t offset, int64_t length);
+// Makes the range read as zeros, by unwritten extents where the file system has them; may grow the file.
+int platter_zero_range(int fd, int64_t offset, int64_t length);
+// Reserves space; may grow the file.
+int platter_allocate(int fd, int64_t offset, int64_t length);
+
+// Bytes of a block device, and its logical sector size.
+int platter_block_device_size(int fd, uint64_t *bytes);
+int platter_block_device_sector(int fd, int *bytes);
+
+// Copies inside the kernel; returns bytes copied.
+ssize_t platter_copy_range(int from, int64_t fromOffset, int to, int64_t toOffset, size_t length);
+// Makes `to` share all blocks of `from`.
+int platter_clone(int from, int to);
+
+// Open-file-description lock of one byte, never waiting: type is 0 shared, 1 exclusive, 2 unlock.
+int platter_lock_byte(int fd, int64_t offset, int type);
+// 1 when somebody else's lock of the byte stands against an exclusive one, 0 when none does.
+int platter_byte_is_locked(int fd, int64_t offset);
+
+// Flags for open(2) that Swift does not show: bypass the page cache; sync on every write.
+int platter_open_direct_flag(void);
+int platter_open_path(const char *path, int flags, int mode);
+int platter_open_beneath(int directory, const char *name, int flags, int mode);
+
+// Random bytes of the operating system; 0 or -1.
+int platter_random(void *bytes, size_t count);
+
+#endif

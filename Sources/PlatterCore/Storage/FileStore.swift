@@ -1,0 +1,268 @@
+import CPlatter
+import Synchronization
+package import SystemPackage
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+/// A regular file or a block device. Closed when the last reference goes.
+package final class FileStore: ByteStore {
+  /// How a file is opened.
+  package struct Options: Sendable {
+    package var isWritable = false
+    /// Bypass the page cache (cache modes "none" and "directsync").
+    package var isDirect = false
+    /// Fail instead of following a symbolic link in the last component.
+    package var refusesLinks = false
+    /// Make the file when it is not there.
+    package var creates = false
+    /// With `creates`: cut an existing file to nothing.
+    package var truncates = false
+    /// With `creates`: fail when the file exists.
+    package var isExclusive = false
+    package var mode: UInt32 = 0o644
+    package init(isWritable: Bool = false) { self.isWritable = isWritable }
+  }
+
+  package let name: String
+  package let path: FilePath
+  package let isWritable: Bool
+  package let alignment: Int
+  package let identity: StoreIdentity?
+  /// A block device has a fixed size, and none of a file's allocation.
+  package let isBlockDevice: Bool
+  package let descriptor: Int32
+  private let deviceByteCount: UInt64
+
+  /// Opens a file.
+  ///
+  /// - Throws: `.notFound`, `.io` with the system's reason; `.unsupported` for a folder, pipe or socket.
+  package convenience init(_ path: FilePath, _ options: Options = Options()) throws(ImageError) {
+    let descriptor = unsafe path.withPlatformString { name in
+      unsafe platter_open_path(name, Self.flags(options), Int32(options.mode))
+    }
+    try self.init(descriptor: descriptor, path: path, options)
+  }
+
+  /// Opens a plain name inside an open folder, step by step beneath it.
+  package convenience init(
+    _ component: FilePath, beneath folder: borrowing FolderHandle, path: FilePath, _ options: Options
+  )
+    throws(ImageError)
+  {
+    let folderDescriptor = folder.descriptor
+    let descriptor = unsafe component.withPlatformString { name in
+      unsafe platter_open_beneath(folderDescriptor, name, Self.flags(options), Int32(options.mode))
+    }
+    try self.init(descriptor: descriptor, path: path, options)
+  }
+
+  private static func flags(_ options: Options) -> Int32 {
+    var flags = (options.isWritable ? O_RDWR : O_RDONLY) | O_CLOEXEC
+    // A FIFO must not block the opening.
+    flags |= O_NONBLOCK
+    if options.isDirect { flags |= platter_open_direct_flag() }
+    if options.refusesLinks { flags |= O_NOFOLLOW }
+    if options.creates { flags |= O_CREAT }
+    if options.truncates { flags |= O_TRUNC }
+    if options.isExclusive { flags |= O_EXCL }
+    return flags
+  }
+
+  private init(descriptor: Int32, path: FilePath, _ options: Options) throws(ImageError) {
+    let name = path.string
+    guard descriptor >= 0 else {
+      throw ImageError.io("cannot be opened", Errno(rawValue: errno), file: name)
+    }
+    var status = stat()
+    guard unsafe fstat(descriptor, &status) == 0 else {
+      let reason = Errno(rawValue: errno)
+      _ = close(descriptor)
+      throw ImageError.io("cannot be examined", reason, file: name)
+    }
+    var deviceByteCount: UInt64 = 0
+    var alignment = options.isDirect ? AlignedBuffer.alignment : 1
+    switch status.st_mode & S_IFMT {
+    case S_IFREG:
+      isBlockDevice = false
+    case S_IFBLK:
+      isBlockDevice = true
+      var sector: Int32 = 512
+      guard unsafe platter_block_device_size(descriptor, &deviceByteCount) == 0 else {
+        let reason = Errno(rawValue: errno)
+        _ = close(descriptor)
+        throw ImageError.io("the size of the device cannot be found", reason, file: name)
+      }
+      if options.isDirect, unsafe platter_block_device_sector(descriptor, &sector) == 0 {
+        alignment = max(alignment, Int(sector))
+      }
+    case S_IFDIR:
+      _ = close(descriptor)
+      throw ImageError(.unsupported, "is a folder, not a disk image", file: name, errno: .isDirectory)
+    default:
+      _ = close(descriptor)
+      throw ImageError(.unsupported, "is neither a regular file nor a block device", file: name)
+    }
+    self.name = name
+    self.path = path
+    self.isWritable = options.isWritable
+    self.descriptor = descriptor
+    self.alignment = alignment
+    self.deviceByteCount = deviceByteCount
+    identity = StoreIdentity(device: UInt64(truncatingIfNeeded: status.st_dev), inode: UInt64(status.st_ino))
+  }
+
+  deinit { _ = close(descriptor) }
+
+  package func byteCount() throws(ImageError) -> UInt64 {
+    if isBlockDevice { return deviceByteCount }
+    return UInt64(try status().st_size)
+  }
+
+  package func allocatedByteCount() throws(ImageError) -> UInt64 { UInt64(try status().st_blocks) * 512 }
+
+  private func status() throws(ImageError) -> stat {
+    var status = stat()
+    guard unsafe fstat(descriptor, &status) == 0 else { throw failure("cannot be examined") }
+    return status
+  }
+
+  package func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(ImageError) -> Int {
+    let wanted = buffer.byteCount
+    guard wanted > 0 else { return 0 }
+    guard let position = off_t(exactly: offset) else {
+      throw ImageError(.io, "cannot read \(wanted) bytes at \(offset.hex): past any file", file: name)
+    }
+    var done = 0
+    var reason: Int32 = 0
+    unsafe buffer.withUnsafeMutableBytes { bytes in
+      guard let base = bytes.baseAddress else { return }
+      while done < wanted {
+        let got = unsafe pread(descriptor, base + done, wanted - done, position + off_t(done))
+        if got > 0 { done += got } else if got == 0 { break } else if errno != EINTR { reason = errno; break }
+      }
+    }
+    guard reason == 0 else {
+      throw ImageError.io("cannot read \(wanted) bytes at \(offset.hex)", Errno(rawValue: reason), file: name)
+    }
+    return done
+  }
+
+  package func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
+    let wanted = bytes.byteCount
+    guard wanted > 0 else { return }
+    guard let position = off_t(exactly: offset), position.adding(off_t(wanted)) != nil else {
+      throw ImageError(.io, "cannot write \(wanted) bytes at \(offset.hex): past any file", file: name)
+    }
+    var reason: Int32 = 0
+    unsafe bytes.withUnsafeBytes { bytes in
+      guard let base = bytes.baseAddress else { return }
+      var done = 0
+      while done < wanted {
+        let put = unsafe pwrite(descriptor, base + done, wanted - done, position + off_t(done))
+        if put > 0 {
+          done += put
+        } else if put == 0 {
+          reason = ENOSPC; break
+        } else if errno != EINTR {
+          reason = errno; break
+        }
+      }
+    }
+    guard reason == 0 else {
+      throw ImageError.io("cannot write \(wanted) bytes at \(offset.hex)", Errno(rawValue: reason), file: name)
+    }
+  }
+
+  package func segment(at offset: UInt64, limit: UInt64) throws(ImageError) -> StoreSegment {
+    let end = min(offset.adding(limit) ?? .max, try byteCount())
+    guard offset < end else { return StoreSegment(isHole: true, byteCount: limit) }
+    guard !isBlockDevice else { return StoreSegment(isHole: false, byteCount: end - offset) }
+    let data = platter_seek_data(descriptor, Int64(offset))
+    if data < 0 {
+      // No data from here on, or a file system that cannot tell.
+      guard errno == ENXIO else { return StoreSegment(isHole: false, byteCount: end - offset) }
+      return StoreSegment(isHole: true, byteCount: end - offset)
+    }
+    if UInt64(data) > offset { return StoreSegment(isHole: true, byteCount: min(UInt64(data), end) - offset) }
+    let hole = platter_seek_hole(descriptor, Int64(offset))
+    guard hole > Int64(offset) else { return StoreSegment(isHole: false, byteCount: end - offset) }
+    return StoreSegment(isHole: false, byteCount: min(UInt64(hole), end) - offset)
+  }
+
+  package func punch(_ range: Range<UInt64>) throws(ImageError) {
+    guard !range.isEmpty else { return }
+    if platter_punch(descriptor, Int64(range.lowerBound), Int64(range.upperBound - range.lowerBound)) == 0 { return }
+    guard [EOPNOTSUPP, ENOSYS, EINVAL, ENODEV, ENOTTY].contains(errno) else {
+      throw failure("cannot punch a hole of \(range.upperBound - range.lowerBound) bytes at \(range.lowerBound.hex)")
+    }
+    try writeZeros(range)
+  }
+
+  package func zero(_ range: Range<UInt64>) throws(ImageError) {
+    guard !range.isEmpty else { return }
+    if platter_zero_range(descriptor, Int64(range.lowerBound), Int64(range.upperBound - range.lowerBound)) == 0 {
+      return
+    }
+    guard [EOPNOTSUPP, ENOSYS, EINVAL, ENODEV, ENOTTY].contains(errno) else {
+      throw failure("cannot zero \(range.upperBound - range.lowerBound) bytes at \(range.lowerBound.hex)")
+    }
+    try writeZeros(range)
+  }
+
+  private func writeZeros(_ range: Range<UInt64>) throws(ImageError) {
+    let zeros = AlignedBuffer(byteCount: 1 << 18, zeroed: true)
+    var offset = range.lowerBound
+    while offset < range.upperBound {
+      let count = Int(min(UInt64(zeros.byteCount), range.upperBound - offset))
+      try write(zeros.bytes.extracting(0..<count), at: offset)
+      offset += UInt64(count)
+    }
+  }
+
+  package func allocate(_ range: Range<UInt64>) throws(ImageError) {
+    guard !range.isEmpty else { return }
+    guard
+      platter_allocate(descriptor, Int64(range.lowerBound), Int64(range.upperBound - range.lowerBound)) == 0
+    else {
+      throw failure("cannot reserve \(range.upperBound - range.lowerBound) bytes at \(range.lowerBound.hex)")
+    }
+  }
+
+  package func flush() throws(ImageError) {
+    guard fdatasync(descriptor) == 0 else { throw failure("cannot be flushed") }
+  }
+
+  package func resize(to byteCount: UInt64) throws(ImageError) {
+    if isBlockDevice {
+      guard byteCount <= deviceByteCount else {
+        throw ImageError(
+          .invalidArgument, "a device of \(deviceByteCount) bytes cannot grow to \(byteCount)", file: name)
+      }
+      return
+    }
+    guard let size = off_t(exactly: byteCount), ftruncate(descriptor, size) == 0 else {
+      throw failure("cannot be resized to \(byteCount) bytes")
+    }
+  }
+
+  private func failure(_ what: String) -> ImageError { ImageError.io(what, Errno(rawValue: errno), file: name) }
+}
+
+/// An open folder, to open names beneath it without a race.
+package struct FolderHandle: ~Copyable {
+  package let descriptor: Int32
+
+  package init(_ path: FilePath) throws(ImageError) {
+    let flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC
+    descriptor = unsafe path.withPlatformString { unsafe platter_open_path($0, flags, 0) }
+    guard descriptor >= 0 else {
+      throw ImageError.io("the folder cannot be opened", Errno(rawValue: errno), file: path.string)
+    }
+  }
+
+  deinit { _ = close(descriptor) }
+}
