@@ -54,7 +54,8 @@ extension MutableRawSpan {
     guard source.byteCount > 0 else { return }
     unsafe withUnsafeMutableBytes { target in
       unsafe source.withUnsafeBytes { source in
-        unsafe target.baseAddress!.advanced(by: offset).copyMemory(from: source.baseAddress!, byteCount: source.count)
+        guard let from = source.baseAddress, let to = target.baseAddress else { return }
+        unsafe to.advanced(by: offset).copyMemory(from: from, byteCount: source.count)
       }
     }
   }
@@ -64,8 +65,8 @@ extension MutableRawSpan {
     precondition(range.lowerBound >= 0 && range.upperBound <= byteCount)
     guard !range.isEmpty else { return }
     unsafe withUnsafeMutableBytes { target in
-      _ = unsafe target.baseAddress!.advanced(by: range.lowerBound)
-        .initializeMemory(as: UInt8.self, repeating: 0, count: range.count)
+      guard let base = target.baseAddress else { return }
+      _ = unsafe base.advanced(by: range.lowerBound).initializeMemory(as: UInt8.self, repeating: 0, count: range.count)
     }
   }
 

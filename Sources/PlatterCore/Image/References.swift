@@ -137,6 +137,9 @@ extension FilePath {
   package init?(bytes: [UInt8]) {
     guard !bytes.contains(0) else { return nil }
     let characters = bytes.map { CInterop.PlatformChar(bitPattern: $0) } + [0]
-    self = unsafe characters.withUnsafeBufferPointer { unsafe FilePath(platformString: $0.baseAddress!) }
+    self = unsafe characters.withUnsafeBufferPointer { characters in
+      guard let base = characters.baseAddress else { return FilePath() }
+      return unsafe FilePath(platformString: base)
+    }
   }
 }
