@@ -70,6 +70,12 @@ let package = Package(
     .executableTarget(
       name: "PlatterTool", dependencies: ["Platter", "PlatterCore", "CPlatter", system], swiftSettings: strict),
 
+    // Helpers that test targets share: scratch folders, programs, faulty stores, builders of images.
+    .target(name: "CTestSupport", path: "Tests/CTestSupport"),
+    .target(
+      name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
+      swiftSettings: strict),
+    tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
   ],
   swiftLanguageModes: [.v6]
