@@ -36,6 +36,9 @@ int platter_open_direct_flag(void);
 int platter_open_path(const char *path, int flags, int mode);
 int platter_open_beneath(int directory, const char *name, int flags, int mode);
 
+// A new file that has no name once this returns: made beside `path`, which ends in no particular way.
+int platter_open_temporary(const char *path);
+
 // Random bytes of the operating system; 0 or -1.
 int platter_random(void *bytes, size_t count);
 
