@@ -39,4 +39,9 @@ int platter_open_beneath(int directory, const char *name, int flags, int mode);
 // Random bytes of the operating system; 0 or -1.
 int platter_random(void *bytes, size_t count);
 
+// Whether the processor computes CRC-32C itself.
+int platter_has_crc32c(void);
+// The CRC-32C register after `bytes`, by that instruction; neither start nor result is inverted here.
+uint32_t platter_crc32c(uint32_t state, const void *bytes, size_t count);
+
 #endif
