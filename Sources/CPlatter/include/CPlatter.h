@@ -42,4 +42,9 @@ int platter_open_temporary(const char *path);
 // Random bytes of the operating system; 0 or -1.
 int platter_random(void *bytes, size_t count);
 
+// Whether the processor computes CRC-32C itself.
+int platter_has_crc32c(void);
+// The CRC-32C register after `bytes`, by that instruction; neither start nor result is inverted here.
+uint32_t platter_crc32c(uint32_t state, const void *bytes, size_t count);
+
 #endif
