@@ -78,6 +78,8 @@ let package = Package(
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "TestSupport"]),
+    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )
