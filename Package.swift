@@ -71,6 +71,7 @@ let package = Package(
       name: "PlatterTool", dependencies: ["Platter", "PlatterCore", "CPlatter", system], swiftSettings: strict),
 
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
   ],
   swiftLanguageModes: [.v6]
 )

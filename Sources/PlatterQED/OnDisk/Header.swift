@@ -64,7 +64,8 @@ package struct Header: Sendable, Equatable {
     guard bytes.littleEndian(at: 0) == Self.magic else {
       throw .corrupt("the header does not start with \"QED\" and a zero byte")
     }
-    guard let cluster = bytes.littleEndian(at: 4, as: UInt32.self), let table = bytes.littleEndian(at: 8, as: UInt32.self),
+    guard let cluster = bytes.littleEndian(at: 4, as: UInt32.self),
+      let table = bytes.littleEndian(at: 8, as: UInt32.self),
       let header = bytes.littleEndian(at: 12, as: UInt32.self),
       let features = bytes.littleEndian(at: 16, as: UInt64.self),
       let compatible = bytes.littleEndian(at: 24, as: UInt64.self),
