@@ -78,6 +78,7 @@ let package = Package(
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
   ],
   swiftLanguageModes: [.v6]
 )

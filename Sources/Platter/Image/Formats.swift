@@ -1,9 +1,11 @@
 package import PlatterCore
+import PlatterQED
 
 /// The formats that this library opens, and those it knows by sight only.
 package enum Formats {
   /// In the order in which ties between probes are decided.
   package static let all: [any ImageFormat.Type] = [
+    QED.self,
   ]
 
   /// The surest answer that a probe can give.
