@@ -80,6 +80,19 @@ let package = Package(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
   ],
   swiftLanguageModes: [.v6]
 )
+
+// Fuzz targets need a flag that ordinary builds must not have:
+// PLATTER_FUZZ=1 swift build -c release --sanitize=fuzzer --product fuzz-codecs --scratch-path .build-fuzz
+if Context.environment["PLATTER_FUZZ"] != nil {
+  func fuzz(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+      name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
+  }
+  package.targets += [
+    fuzz("codecs", ["PlatterCodecs", "PlatterCore"])
+  ]
+}
