@@ -76,6 +76,9 @@ let package = Package(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
+    tests(
+      "CorpusTests",
+      ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
