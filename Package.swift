@@ -49,7 +49,7 @@ let package = Package(
 
     module("PlatterCore", ["CPlatter", system]),
     module("PlatterCodecs", ["PlatterCore", "CPlatter", "CDeflate", "CZlib", "CZstd", "CBzip2", "CLZMA"]),
-    module("PlatterCrypto", ["PlatterCore", "CCrypto"]),
+    module("PlatterCrypto", ["PlatterCore", "CPlatter", "CCrypto"]),
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
