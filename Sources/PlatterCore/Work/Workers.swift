@@ -46,6 +46,13 @@ package enum Workers {
     if let error = failure.error { throw error }
   }
 
+  /// Runs `body` on a thread that nobody waits for; false where the system has no thread.
+  package static func startDetached(_ body: @escaping @Sendable () -> Void) -> Bool {
+    guard let thread = start(Job(body)) else { return false }
+    pthread_detach(thread)
+    return true
+  }
+
   private final class Job: Sendable {
     let body: @Sendable () -> Void
     init(_ body: @escaping @Sendable () -> Void) { self.body = body }
