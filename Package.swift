@@ -57,7 +57,7 @@ let package = Package(
     module("PlatterQED", ["PlatterCore"]),
     module("PlatterVMDK", ["PlatterCore", system]),
     module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
-    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
     module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
 
     // What users import, and the program.
