@@ -53,7 +53,7 @@ let package = Package(
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
-    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
     module("PlatterQED", ["PlatterCore"]),
     module("PlatterVMDK", ["PlatterCore", system]),
     module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
