@@ -56,7 +56,7 @@ let package = Package(
     module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
     module("PlatterQED", ["PlatterCore"]),
     module("PlatterVMDK", ["PlatterCore", system]),
-    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
+    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
     module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
     module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
 
@@ -71,6 +71,7 @@ let package = Package(
       name: "PlatterTool", dependencies: ["Platter", "PlatterCore", "CPlatter", system], swiftSettings: strict),
 
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", system]),
   ],
   swiftLanguageModes: [.v6]
 )
