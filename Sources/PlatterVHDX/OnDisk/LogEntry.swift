@@ -77,7 +77,8 @@ enum LogDescriptor: Equatable {
 
   /// Nil where the bytes are no descriptor.
   init?(parsing bytes: RawSpan, at offset: Int) {
-    guard let field4: UInt32 = bytes.littleEndian(at: offset + 4), let field8: UInt64 = bytes.littleEndian(at: offset + 8),
+    guard let field4: UInt32 = bytes.littleEndian(at: offset + 4),
+      let field8: UInt64 = bytes.littleEndian(at: offset + 8),
       let target: UInt64 = bytes.littleEndian(at: offset + 16),
       let sequenceNumber: UInt64 = bytes.littleEndian(at: offset + 24)
     else { return nil }

@@ -50,7 +50,8 @@ struct ReplayPlan: Sendable {
     var limit = present
     for entry in entries { limit = max(limit, entry.header.lastFileByteCount) }
     guard limit <= Self.maximumFileByteCount || limit == present else {
-      throw .corrupt("the log wants the file to have \(limit.hex) bytes; at most \(Self.maximumFileByteCount.hex) are allowed")
+      throw .corrupt(
+        "the log wants the file to have \(limit.hex) bytes; at most \(Self.maximumFileByteCount.hex) are allowed")
     }
     self.log = log
     entryCount = entries.count
