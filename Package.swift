@@ -49,15 +49,17 @@ let package = Package(
 
     module("PlatterCore", ["CPlatter", system]),
     module("PlatterCodecs", ["PlatterCore", "CPlatter", "CDeflate", "CZlib", "CZstd", "CBzip2", "CLZMA"]),
-    module("PlatterCrypto", ["PlatterCore", "CCrypto"]),
+    module("PlatterCrypto", ["PlatterCore", "CPlatter", "CCrypto"]),
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
-    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
     module("PlatterQED", ["PlatterCore"]),
     module("PlatterVMDK", ["PlatterCore", system]),
     module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
     module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
+    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
     module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
 
     // What users import, and the program.
@@ -70,8 +72,32 @@ let package = Package(
     .executableTarget(
       name: "PlatterTool", dependencies: ["Platter", "PlatterCore", "CPlatter", system], swiftSettings: strict),
 
+    // Helpers that test targets share: scratch folders, programs, faulty stores, builders of images.
+    .target(name: "CTestSupport", path: "Tests/CTestSupport"),
+    .target(
+      name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
+      swiftSettings: strict),
+    tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
+    tests(
+      "CorpusTests",
+      ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", system]),
+    tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
   ],
   swiftLanguageModes: [.v6]
 )
+
+// Fuzz targets need a flag that ordinary builds must not have:
+// PLATTER_FUZZ=1 swift build -c release --sanitize=fuzzer --product fuzz-codecs --scratch-path .build-fuzz
+if Context.environment["PLATTER_FUZZ"] != nil {
+  func fuzz(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+      name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
+  }
+  package.targets += [
+    fuzz("codecs", ["PlatterCodecs", "PlatterCore"])
+  ]
+}

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -112,4 +114,18 @@ int platter_random(void *bytes, size_t count) {
 int platter_open_path(const char *path, int flags, int mode) { return open(path, flags, mode); }
 int platter_open_beneath(int directory, const char *name, int flags, int mode) {
   return openat(directory, name, flags, mode);
+}
+
+int platter_open_temporary(const char *path) {
+  char name[4096];
+  if (snprintf(name, sizeof name, "%s-XXXXXX", path) >= (int)sizeof name) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  int fd = mkstemp(name);
+  if (fd >= 0) {
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    unlink(name);
+  }
+  return fd;
 }
