@@ -1,5 +1,5 @@
 import CPlatter
-import PlatterCore
+package import PlatterCore
 import SystemPackage
 
 #if canImport(Glibc)

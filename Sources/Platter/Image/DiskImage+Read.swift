@@ -1,5 +1,4 @@
-package import PlatterCore
-public import struct PlatterCore.ImageError
+public import PlatterCore
 
 extension DiskImage {
   /// Guest bytes as an array.

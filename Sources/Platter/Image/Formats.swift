@@ -1,17 +1,11 @@
-import PlatterCore
-import PlatterDMG
-import PlatterLUKS
-import PlatterQCOW2
+package import PlatterCore
 import PlatterQED
-import PlatterRaw
-import PlatterVHDX
-import PlatterVMDK
 
 /// The formats that this library opens, and those it knows by sight only.
 package enum Formats {
   /// In the order in which ties between probes are decided.
   package static let all: [any ImageFormat.Type] = [
-    QCOW2.self, QED.self, VMDK.self, VHDX.self, LUKS.self, DMG.self, Raw.self,
+    QED.self,
   ]
 
   /// The surest answer that a probe can give.
@@ -20,7 +14,6 @@ package enum Formats {
   /// The format with this name; throws `.unsupported` for another.
   package static func named(_ name: String) throws(ImageError) -> any ImageFormat.Type {
     for format in all where format.name == name { return format }
-    if name == "file" || name == "host_device" { return Raw.self }
     throw ImageError(.unsupported, "Unknown driver '\(name)'")
   }
 
