@@ -49,15 +49,15 @@ let package = Package(
 
     module("PlatterCore", ["CPlatter", system]),
     module("PlatterCodecs", ["PlatterCore", "CPlatter", "CDeflate", "CZlib", "CZstd", "CBzip2", "CLZMA"]),
-    module("PlatterCrypto", ["PlatterCore", "CCrypto"]),
+    module("PlatterCrypto", ["PlatterCore", "CPlatter", "CCrypto"]),
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
-    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
     module("PlatterQED", ["PlatterCore"]),
     module("PlatterVMDK", ["PlatterCore", system]),
     module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
-    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
+    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
     module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
 
     // What users import, and the program.
@@ -76,8 +76,12 @@ let package = Package(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
+    tests(
+      "CorpusTests",
+      ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
   ],
   swiftLanguageModes: [.v6]
 )
