@@ -57,8 +57,6 @@ let package = Package(
     module("PlatterQED", ["PlatterCore"]),
     module("PlatterVMDK", ["PlatterCore", system]),
     module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
-    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
-    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
     module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
     module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
 
@@ -82,7 +80,7 @@ let package = Package(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
-    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", system]),
+    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
@@ -98,6 +96,7 @@ if Context.environment["PLATTER_FUZZ"] != nil {
       name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
   }
   package.targets += [
-    fuzz("codecs", ["PlatterCodecs", "PlatterCore"])
+    fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
+    fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
   ]
 }
