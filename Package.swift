@@ -54,11 +54,11 @@ let package = Package(
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
     module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
-    module("PlatterQED", ["PlatterCore"]),
-    module("PlatterVMDK", ["PlatterCore", system]),
+    module("PlatterQED", ["PlatterCore", system]),
+    module("PlatterVMDK", ["PlatterCore", "PlatterCodecs", system]),
     module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
     module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
-    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
+    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto", system]),
 
     // What users import, and the program.
     module(
