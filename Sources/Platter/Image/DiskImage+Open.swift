@@ -29,9 +29,12 @@ extension DiskImage {
   }
 
   /// Opens a store that is already there, without following anything: for bytes in memory.
-  package static func open(_ store: any ByteStore, _ options: OpenOptions = OpenOptions()) throws(ImageError) -> DiskImage {
+  package static func open(_ store: any ByteStore, _ options: OpenOptions = OpenOptions()) throws(ImageError)
+    -> DiskImage
+  {
     let opener = Opener(options)
-    return try opener.chain(from: opener.layer(store, path: nil, name: store.name, format: options.format, node: options.node))
+    return try opener.chain(
+      from: opener.layer(store, path: nil, name: store.name, format: options.format, node: options.node))
   }
 }
 
@@ -92,7 +95,8 @@ private struct Opener {
     let head = try store.readPrefix(count: 512)
     if best.score < Formats.certain, let known = Formats.unsupportedSignature(head.rawBytes) {
       throw ImageError(
-        .unsupported, "looks like a \(known) image, which is not supported; name the format (raw) if it is not", file: name)
+        .unsupported, "looks like a \(known) image, which is not supported; name the format (raw) if it is not",
+        file: name)
     }
     return best.format
   }

@@ -54,7 +54,8 @@ extension DiskImage {
   }
 
   /// As `open(_:_:)`, off the cooperative threads.
-  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) async throws(ImageError) -> DiskImage {
+  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) async throws(ImageError) -> DiskImage
+  {
     try await IOExecutor.run { () throws(ImageError) in try open(path, options) }
   }
 }
