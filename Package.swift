@@ -54,11 +54,11 @@ let package = Package(
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
     module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
-    module("PlatterQED", ["PlatterCore"]),
-    module("PlatterVMDK", ["PlatterCore", system]),
-    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
+    module("PlatterQED", ["PlatterCore", system]),
+    module("PlatterVMDK", ["PlatterCore", "PlatterCodecs", system]),
+    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
     module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
-    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
+    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto", system]),
 
     // What users import, and the program.
     module(
@@ -81,6 +81,8 @@ let package = Package(
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", system]),
+    tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
   ],

@@ -115,11 +115,12 @@ package enum HumanText {
   }
 
   /// A text from an image with its control characters escaped, so that it cannot drive a terminal.
-  package static func printable(_ text: String) -> String {
-    guard text.unicodeScalars.contains(where: isControl) else { return text }
+  package static func printable(_ text: String, keepingLineEnds: Bool = false) -> String {
+    func isEscaped(_ scalar: Unicode.Scalar) -> Bool { isControl(scalar) && !(keepingLineEnds && scalar == "\n") }
+    guard text.unicodeScalars.contains(where: isEscaped) else { return text }
     var result = ""
     for scalar in text.unicodeScalars {
-      if isControl(scalar) {
+      if isEscaped(scalar) {
         result += "\\x" + (scalar.value < 16 ? "0" : "") + String(scalar.value, radix: 16)
       } else {
         result.unicodeScalars.append(scalar)
