@@ -78,6 +78,8 @@ let package = Package(
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
+    tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
   ],
   swiftLanguageModes: [.v6]
 )
