@@ -70,8 +70,28 @@ let package = Package(
     .executableTarget(
       name: "PlatterTool", dependencies: ["Platter", "PlatterCore", "CPlatter", system], swiftSettings: strict),
 
+    // Helpers that test targets share: scratch folders, programs, faulty stores, builders of images.
+    .target(name: "CTestSupport", path: "Tests/CTestSupport"),
+    .target(
+      name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
+      swiftSettings: strict),
+    tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
+    tests("PlatterVMDKTests", ["PlatterVMDK", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
   ],
   swiftLanguageModes: [.v6]
 )
+
+// Fuzz targets need a flag that ordinary builds must not have:
+// PLATTER_FUZZ=1 swift build -c release --sanitize=fuzzer --product fuzz-codecs --scratch-path .build-fuzz
+if Context.environment["PLATTER_FUZZ"] != nil {
+  func fuzz(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+      name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
+  }
+  package.targets += [
+    fuzz("codecs", ["PlatterCodecs", "PlatterCore"])
+  ]
+}

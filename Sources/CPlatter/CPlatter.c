@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #ifdef __linux__
+#include <iconv.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/random.h>
@@ -113,3 +116,35 @@ int platter_open_path(const char *path, int flags, int mode) { return open(path,
 int platter_open_beneath(int directory, const char *name, int flags, int mode) {
   return openat(directory, name, flags, mode);
 }
+
+int platter_open_temporary(const char *path) {
+  char name[4096];
+  if (snprintf(name, sizeof name, "%s-XXXXXX", path) >= (int)sizeof name) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  int fd = mkstemp(name);
+  if (fd >= 0) {
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    unlink(name);
+  }
+  return fd;
+}
+
+#ifdef __linux__
+ssize_t platter_to_utf8(const char *encoding, const uint8_t *text, size_t length, uint8_t *output, size_t capacity) {
+  iconv_t converter = iconv_open("UTF-8", encoding);
+  if (converter == (iconv_t)-1) return -1;
+  char *from = (char *)text, *to = (char *)output;
+  size_t left = length, room = capacity;
+  size_t result = iconv(converter, &from, &left, &to, &room);
+  if (result != (size_t)-1) result = iconv(converter, NULL, NULL, &to, &room);
+  iconv_close(converter);
+  return result == (size_t)-1 ? -1 : (ssize_t)(capacity - room);
+}
+#else
+ssize_t platter_to_utf8(const char *encoding, const uint8_t *text, size_t length, uint8_t *output, size_t capacity) {
+  (void)encoding, (void)text, (void)length, (void)output, (void)capacity;
+  return unsupported();
+}
+#endif

@@ -36,7 +36,18 @@ int platter_open_direct_flag(void);
 int platter_open_path(const char *path, int flags, int mode);
 int platter_open_beneath(int directory, const char *name, int flags, int mode);
 
+// A new file that has no name once this returns: made beside `path`, which ends in no particular way.
+int platter_open_temporary(const char *path);
+
 // Random bytes of the operating system; 0 or -1.
 int platter_random(void *bytes, size_t count);
+
+// Text of an encoding, by its name in iconv's terms, as UTF-8; returns its bytes, or -1.
+ssize_t platter_to_utf8(const char *encoding, const uint8_t *text, size_t length, uint8_t *output, size_t capacity);
+
+// Whether the processor computes CRC-32C itself.
+int platter_has_crc32c(void);
+// The CRC-32C register after `bytes`, by that instruction; neither start nor result is inverted here.
+uint32_t platter_crc32c(uint32_t state, const void *bytes, size_t count);
 
 #endif

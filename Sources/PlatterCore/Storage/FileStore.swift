@@ -40,11 +40,15 @@ package final class FileStore: ByteStore {
   /// Opens a file.
   ///
   /// - Throws: `.notFound`, `.io` with the system's reason; `.unsupported` for a folder, pipe or socket.
-  package convenience init(_ path: FilePath, _ options: Options = Options()) throws(ImageError) {
+  ///
+  /// - Parameter shownAs: the name that errors use instead of `path`.
+  package convenience init(_ path: FilePath, _ options: Options = Options(), shownAs name: String? = nil)
+    throws(ImageError)
+  {
     let descriptor = unsafe path.withPlatformString { name in
       unsafe platter_open_path(name, Self.flags(options), Int32(options.mode))
     }
-    try self.init(descriptor: descriptor, path: path, options)
+    try self.init(descriptor: descriptor, path: path, name: name, options)
   }
 
   /// Opens a plain name inside an open folder, step by step beneath it.
@@ -60,6 +64,14 @@ package final class FileStore: ByteStore {
     try self.init(descriptor: descriptor, path: path, options)
   }
 
+  /// An empty file without a name, for things too large for memory. Its space is free again when it is closed.
+  package static func temporary() throws(ImageError) -> FileStore {
+    let folder = Environment.value("TMPDIR") ?? "/tmp"
+    let path = FilePath(folder).appending("platter")
+    let descriptor = unsafe path.withPlatformString { name in unsafe platter_open_temporary(name) }
+    return try FileStore(descriptor: descriptor, path: path, Options(isWritable: true))
+  }
+
   private static func flags(_ options: Options) -> Int32 {
     var flags = (options.isWritable ? O_RDWR : O_RDONLY) | O_CLOEXEC
     // A FIFO must not block the opening.
@@ -72,8 +84,8 @@ package final class FileStore: ByteStore {
     return flags
   }
 
-  private init(descriptor: Int32, path: FilePath, _ options: Options) throws(ImageError) {
-    let name = path.string
+  private init(descriptor: Int32, path: FilePath, name: String? = nil, _ options: Options) throws(ImageError) {
+    let name = name ?? path.printable
     guard descriptor >= 0 else {
       throw ImageError.io("cannot be opened", Errno(rawValue: errno), file: name)
     }
@@ -123,6 +135,9 @@ package final class FileStore: ByteStore {
   }
 
   package func allocatedByteCount() throws(ImageError) -> UInt64 { UInt64(try status().st_blocks) * 512 }
+
+  /// The file's permission bits.
+  package var permissions: UInt32 { (try? status()).map { UInt32($0.st_mode) & 0o777 } ?? 0o644 }
 
   private func status() throws(ImageError) -> stat {
     var status = stat()

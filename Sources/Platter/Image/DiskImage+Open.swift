@@ -1,0 +1,153 @@
+package import PlatterCore
+public import struct PlatterCore.ImageError
+package import SystemPackage
+
+extension DiskImage {
+  /// Opens an image and its backing chain.
+  ///
+  /// - Parameters:
+  ///   - path: a file or a block device.
+  ///   - options: format, reference policy, locking and so on.
+  /// - Throws: `.notFound`, `.io`, `.busy` for a held lock, `.corrupt`, `.truncated`, `.unsupported`, `.forbidden` for a
+  ///   reference that the policy does not allow.
+  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) throws(ImageError) -> DiskImage {
+    try open(path: FilePath(path), options)
+  }
+
+  package static func open(path: FilePath, _ options: OpenOptions) throws(ImageError) -> DiskImage {
+    let opener = Opener(options)
+    return try opener.chain(from: opener.top(path, options.format ?? options.node["driver"]))
+  }
+
+  /// Opens what `--image-opts` or `json:` describe. `node` has dotted keys.
+  package static func open(node: [String: String], _ options: OpenOptions) throws(ImageError) -> DiskImage {
+    var options = options
+    let name = try NodeName(node)
+    options.node = name.options
+    options.format = name.format ?? options.format
+    if name.isWithoutBacking { options.opensBacking = false }
+    return try open(path: name.path, options)
+  }
+
+  /// Opens a store that is already there, without following anything: for bytes in memory.
+  package static func open(_ store: any ByteStore, _ options: OpenOptions = OpenOptions()) throws(ImageError) -> DiskImage {
+    let opener = Opener(options)
+    return try opener.chain(from: opener.layer(store, path: nil, name: store.name, format: options.format, node: options.node))
+  }
+}
+
+/// Opens one image after the other down a chain.
+private struct Opener {
+  let options: OpenOptions
+  let resolver: ReferenceResolver
+
+  init(_ options: OpenOptions) {
+    self.options = options
+    let locking = options.locking
+    resolver = ReferenceResolver(options.references) { store throws(ImageError) in
+      if locking == .exclusive { try ImageLock.acquireForReading(store) }
+    }
+  }
+
+  func top(_ path: FilePath, _ format: String?) throws(ImageError) -> DiskImage.Layer {
+    var fileOptions = FileStore.Options(isWritable: options.isWritable)
+    fileOptions.isDirect = options.cache.isDirect
+    let store = try FileStore(path, fileOptions)
+    if options.locking == .exclusive {
+      if options.isWritable {
+        try ImageLock.acquireForWriting(store)
+      } else {
+        try ImageLock.acquireForReading(store)
+      }
+    }
+    return try layer(store, path: path, name: path.string, format: format, node: options.node)
+  }
+
+  func layer(
+    _ store: any ByteStore, path: FilePath?, name: String, format: String?, node: [String: String]
+  ) throws(ImageError) -> DiskImage.Layer {
+    let type: any ImageFormat.Type
+    if let format {
+      type = try naming(name) { () throws(ImageError) in try Formats.named(format) }
+    } else {
+      type = try probe(store, name: name)
+    }
+    var context = OpenContext(path: path, resolver: resolver, isWritable: options.isWritable, options: node)
+    context.isForFactsOnly = options.isForFactsOnly
+    context.warn = options.warn
+    if let id = node["encrypt.key-secret"] ?? node["key-secret"] {
+      let secrets = options.secrets
+      context.passphrase = { () throws(ImageError) in
+        guard let secret = try secrets(id) else { throw ImageError(.notFound, "No secret with id '\(id)'") }
+        return secret
+      }
+    } else {
+      context.passphrase = options.passphrase
+    }
+    let map = try naming(name) { () throws(ImageError) in try type.open(store, context) }
+    return DiskImage.Layer(name: name, path: path, map: map, wasProbed: format == nil)
+  }
+
+  private func probe(_ store: any ByteStore, name: String) throws(ImageError) -> any ImageFormat.Type {
+    let best = try Formats.probe(store)[0]
+    if best.score < Formats.certain, let known = Formats.unsupportedSignature(try store.readPrefix(count: 512).rawBytes) {
+      throw ImageError(
+        .unsupported, "looks like a \(known) image, which is not supported; name the format (raw) if it is not", file: name)
+    }
+    return best.format
+  }
+
+  /// Follows backing references from `top` down, and makes the image.
+  func chain(from top: DiskImage.Layer) throws(ImageError) -> DiskImage {
+    var layers = [top]
+    if let snapshot = options.snapshot {
+      let map = top.map
+      layers[0].map = try naming(top.name) { () throws(ImageError) in try map.snapshot(named: snapshot) }
+    }
+    guard options.opensBacking, !options.isForFactsOnly else { return DiskImage(layers: layers) }
+    var seen: [StoreIdentity: String] = [:]
+    if let identity = top.map.stores.first?.identity { seen[identity] = top.name }
+    while let last = layers.last, let reference = last.map.backing {
+      guard layers.count < DiskImage.maximumChainLength else {
+        throw ImageError(
+          .corrupt, "the backing chain is longer than \(DiskImage.maximumChainLength) images", file: top.name)
+      }
+      let next = try open(reference, of: last)
+      if let identity = next.map.stores.first?.identity {
+        guard seen.updateValue(next.name, forKey: identity) == nil else {
+          throw ImageError(
+            .corrupt, "the backing file \"\(reference.displayName.printable)\" is already part of the chain: a loop",
+            file: last.name)
+        }
+      }
+      layers.append(next)
+    }
+    return DiskImage(layers: layers)
+  }
+
+  /// Opens the first name of a reference that is there.
+  private func open(_ reference: BackingReference, of child: DiskImage.Layer) throws(ImageError) -> DiskImage.Layer {
+    var firstError: ImageError?
+    for name in reference.names {
+      let store: FileStore
+      do throws(ImageError) {
+        store = try resolver.open(name, from: child.path, what: "backing file")
+      } catch {
+        if firstError == nil { firstError = error }
+        guard error.code == .notFound else { throw error }
+        continue
+      }
+      let parent = try layer(store, path: store.path, name: store.path.printable, format: reference.formatName, node: [:])
+      let map = child.map
+      try naming(child.name) { () throws(ImageError) in try map.accept(parent: parent.map) }
+      return parent
+    }
+    throw firstError
+      ?? ImageError(.corrupt, "the backing file \"\(reference.displayName.printable)\" has no usable name", file: child.name)
+  }
+}
+
+extension String {
+  /// For people: control characters escaped.
+  package var printable: String { FilePath(self).printable }
+}

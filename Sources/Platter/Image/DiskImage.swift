@@ -1,0 +1,49 @@
+package import PlatterCore
+public import struct PlatterCore.ImageError
+package import SystemPackage
+
+/// A virtual disk: an image and the chain of images under it, opened for reading.
+///
+/// ```swift
+/// let disk = try DiskImage.open("cloud.qcow2")
+/// print(disk.formatName, disk.byteCount)
+/// let firstSector = try disk.read(512, at: 0)
+/// ```
+///
+/// Safe to use from many threads at once; every call blocks until it is done. The files are closed when the last reference
+/// goes.
+public final class DiskImage: Sendable {
+  /// One image of the chain.
+  package struct Layer: Sendable {
+    /// The file's name as the user or the image above gave it.
+    package var name: String
+    package var path: FilePath?
+    package var map: any ImageMap
+    /// Nobody named the format: it was found from the content.
+    package var wasProbed: Bool
+  }
+
+  /// Most images in a chain.
+  package static let maximumChainLength = 200
+
+  /// The chain, top first; never empty.
+  package let layers: [Layer]
+  /// Decoded units of packed extents, shared by all readers.
+  let units = UnitCache(byteLimit: UnitCache.defaultByteLimit)
+  let spools = SpoolCache()
+  let scratches = ScratchPool()
+
+  package init(layers: [Layer]) {
+    precondition(!layers.isEmpty)
+    self.layers = layers
+  }
+
+  /// Bytes of the virtual disk.
+  public var byteCount: UInt64 { layers[0].map.byteCount }
+
+  /// The format's name: "qcow2", "vmdk", "raw", ….
+  public var formatName: String { layers[0].map.formatName }
+
+  /// The image as the user named it.
+  public var name: String { layers[0].name }
+}

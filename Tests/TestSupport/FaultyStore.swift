@@ -1,0 +1,123 @@
+package import PlatterCore
+import Synchronization
+import SystemPackage
+
+/// A store that fails on demand, and counts what is asked of it.
+package final class FaultyStore: ByteStore {
+  package enum Fault: Sendable, Hashable {
+    /// The nth read (the first is 1) fails with an I/O error, as do all after it.
+    case failRead(nth: Int)
+    /// The nth write, punch, zeroing, allocation or resize fails, as do all after it.
+    case failWrite(nth: Int)
+    /// The nth flush fails, as do all after it.
+    case failFlush(nth: Int)
+    /// Reads end at this byte although the length says more: a file cut by somebody meanwhile.
+    case endReads(at: UInt64)
+    /// Says "data" of holes too, as a file system without holes does.
+    case hideHoles
+  }
+
+  package struct Counts: Sendable, Equatable {
+    package var reads = 0
+    package var bytesRead: UInt64 = 0
+    package var writes = 0
+    package var bytesWritten: UInt64 = 0
+    package var flushes = 0
+    package var segments = 0
+    /// Largest single read in bytes.
+    package var largestRead = 0
+  }
+
+  private let base: any ByteStore
+  private let faults: Set<Fault>
+  private let state = Mutex(Counts())
+
+  package init(_ base: any ByteStore, _ faults: Fault...) {
+    self.base = base
+    self.faults = Set(faults)
+  }
+
+  package var counts: Counts { state.withLock { $0 } }
+
+  package var name: String { base.name }
+  package var isWritable: Bool { base.isWritable }
+  package var alignment: Int { base.alignment }
+  package var identity: StoreIdentity? { base.identity }
+  package func byteCount() throws(ImageError) -> UInt64 { try base.byteCount() }
+  package func allocatedByteCount() throws(ImageError) -> UInt64 { try base.allocatedByteCount() }
+
+  package func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(ImageError) -> Int {
+    let wanted = buffer.byteCount
+    let number = state.withLock { counts in
+      counts.reads += 1
+      counts.largestRead = max(counts.largestRead, wanted)
+      return counts.reads
+    }
+    var end = UInt64.max
+    for fault in faults {
+      if case .failRead(let nth) = fault, number >= nth {
+        throw failure("cannot read \(wanted) bytes at \(offset.hex)")
+      }
+      if case .endReads(let limit) = fault { end = min(end, limit) }
+    }
+    guard offset < end else { return 0 }
+    let allowed = Int(min(UInt64(wanted), end - offset))
+    let got = try buffer.withPart(0..<allowed) { part throws(ImageError) in try base.read(into: &part, at: offset) }
+    state.withLock { $0.bytesRead += UInt64(got) }
+    return got
+  }
+
+  package func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
+    let count = UInt64(bytes.byteCount)
+    try countWrite(count, "cannot write \(count) bytes at \(offset.hex)")
+    try base.write(bytes, at: offset)
+  }
+
+  package func segment(at offset: UInt64, limit: UInt64) throws(ImageError) -> StoreSegment {
+    state.withLock { $0.segments += 1 }
+    if faults.contains(.hideHoles) {
+      return StoreSegment(isHole: false, byteCount: min(limit, try base.byteCount() - offset))
+    }
+    return try base.segment(at: offset, limit: limit)
+  }
+
+  package func punch(_ range: Range<UInt64>) throws(ImageError) {
+    try countWrite(0, "cannot punch \(range)")
+    try base.punch(range)
+  }
+
+  package func zero(_ range: Range<UInt64>) throws(ImageError) {
+    try countWrite(0, "cannot zero \(range)")
+    try base.zero(range)
+  }
+
+  package func allocate(_ range: Range<UInt64>) throws(ImageError) {
+    try countWrite(0, "cannot allocate \(range)")
+    try base.allocate(range)
+  }
+
+  package func flush() throws(ImageError) {
+    let number = state.withLock { counts in
+      counts.flushes += 1
+      return counts.flushes
+    }
+    for case .failFlush(let nth) in faults where number >= nth { throw failure("cannot flush") }
+    try base.flush()
+  }
+
+  package func resize(to byteCount: UInt64) throws(ImageError) {
+    try countWrite(0, "cannot resize to \(byteCount)")
+    try base.resize(to: byteCount)
+  }
+
+  private func countWrite(_ byteCount: UInt64, _ what: String) throws(ImageError) {
+    let number = state.withLock { counts in
+      counts.writes += 1
+      counts.bytesWritten += byteCount
+      return counts.writes
+    }
+    for case .failWrite(let nth) in faults where number >= nth { throw failure(what) }
+  }
+
+  private func failure(_ what: String) -> ImageError { ImageError.io(what, .ioError, file: name) }
+}
