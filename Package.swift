@@ -49,16 +49,16 @@ let package = Package(
 
     module("PlatterCore", ["CPlatter", system]),
     module("PlatterCodecs", ["PlatterCore", "CPlatter", "CDeflate", "CZlib", "CZstd", "CBzip2", "CLZMA"]),
-    module("PlatterCrypto", ["PlatterCore", "CCrypto"]),
+    module("PlatterCrypto", ["PlatterCore", "CPlatter", "CCrypto"]),
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
-    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
-    module("PlatterQED", ["PlatterCore"]),
-    module("PlatterVMDK", ["PlatterCore", system]),
-    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
-    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
-    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
+    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
+    module("PlatterQED", ["PlatterCore", system]),
+    module("PlatterVMDK", ["PlatterCore", "PlatterCodecs", system]),
+    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
+    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
+    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto", system]),
 
     // What users import, and the program.
     module(
@@ -76,7 +76,13 @@ let package = Package(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
+    tests(
+      "CorpusTests",
+      ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", system]),
+    tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),

@@ -3,6 +3,8 @@
 #ifndef CPLATTER_H
 #define CPLATTER_H
 
+#include "CPlatterProgram.h"
+
 #include <stdint.h>
 #include <sys/types.h>
 

@@ -83,21 +83,3 @@ struct ADCAction {
     }
   }
 }
-
-/// Copies `count` bytes from `distance` back, byte after byte: the source may overlap the target, and then repeats.
-@inline(always)
-func copyBack(_ target: UnsafeMutableRawPointer, _ distance: Int, _ count: Int) {
-  if distance >= count {
-    unsafe target.copyMemory(from: target - distance, byteCount: count)
-    return
-  }
-  if distance == 1 {
-    let byte = unsafe target.load(fromByteOffset: -1, as: UInt8.self)
-    _ = unsafe target.initializeMemory(as: UInt8.self, repeating: byte, count: count)
-    return
-  }
-  for index in 0..<count {
-    unsafe target.storeBytes(
-      of: target.load(fromByteOffset: index - distance, as: UInt8.self), toByteOffset: index, as: UInt8.self)
-  }
-}

@@ -1,0 +1,80 @@
+import CCrypto
+package import PlatterCore
+
+/// The hash functions that disk images use.
+package enum HashAlgorithm: String, Sendable, CaseIterable {
+  /// Only for reading what others made.
+  case md5
+  case sha1, sha224, sha256, sha384, sha512, ripemd160
+
+  /// The name that QEMU and LUKS headers use.
+  package var name: String { rawValue }
+
+  /// Bytes of a hash value.
+  package var byteCount: Int {
+    switch self {
+    case .md5: 16
+    case .sha1, .ripemd160: 20
+    case .sha224: 28
+    case .sha256: 32
+    case .sha384: 48
+    case .sha512: 64
+    }
+  }
+
+  /// Whether new images may use it.
+  package var isForReadingOnly: Bool { self == .md5 }
+
+  /// The algorithm with this name; throws `.unsupported` where there is none.
+  package init(named name: String) throws(ImageError) {
+    guard let algorithm = HashAlgorithm(rawValue: name) else {
+      throw .unsupported("hash algorithm \"\(name.printableForError)\" is not supported")
+    }
+    self = algorithm
+  }
+
+  /// libcrypto's name.
+  private var fetchName: String {
+    switch self {
+    case .md5: "MD5"
+    case .sha1: "SHA1"
+    case .sha224: "SHA2-224"
+    case .sha256: "SHA2-256"
+    case .sha384: "SHA2-384"
+    case .sha512: "SHA2-512"
+    case .ripemd160: "RIPEMD160"
+    }
+  }
+
+  /// The fetched EVP_MD; each is fetched once a process.
+  func reference() throws(ImageError) -> HashReference {
+    guard let reference = Self.references[self] else {
+      throw .unsupported("hash algorithm \"\(name)\" is not offered by this system's cryptographic library")
+    }
+    return reference
+  }
+
+  private static let references: [HashAlgorithm: HashReference] = {
+    var references: [HashAlgorithm: HashReference] = [:]
+    for algorithm in allCases {
+      if let pointer = unsafe EVP_MD_fetch(nil, algorithm.fetchName, nil) {
+        unsafe references[algorithm] = HashReference(pointer: pointer)
+      } else {
+        ERR_clear_error()
+      }
+    }
+    return references
+  }()
+}
+
+/// An EVP_MD, immutable and shared by all threads.
+@safe struct HashReference: @unchecked Sendable {
+  let pointer: OpaquePointer
+}
+
+extension String {
+  /// The text with everything but printable ASCII shown as `?`: names in images are hostile.
+  var printableForError: String {
+    String(String.UnicodeScalarView(unicodeScalars.map { (0x20..<0x7f).contains($0.value) ? $0 : "?" }))
+  }
+}
