@@ -85,8 +85,7 @@ let package = Package(
     tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
-    tests("PlatterVMDKTests", ["PlatterVMDK", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )
