@@ -81,7 +81,7 @@ let package = Package(
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
-    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", system]),
+    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
@@ -97,6 +97,7 @@ if Context.environment["PLATTER_FUZZ"] != nil {
       name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
   }
   package.targets += [
-    fuzz("codecs", ["PlatterCodecs", "PlatterCore"])
+    fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
+    fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
   ]
 }

@@ -1,3 +1,4 @@
+import PlatterCodecs
 import PlatterCore
 
 /// The checksum that headers, region tables and log entries carry at bytes 4..<8.

@@ -1,3 +1,4 @@
+import PlatterCodecs
 import PlatterCore
 
 /// A log entry that was written whole, and its place in the ring.
