@@ -102,7 +102,7 @@ struct PropertyListTests {
     },
     Attack("text between elements", "text outside of any value") { $0.replacing("<array>", with: "<array>hello") },
     Attack("an end that never comes", "ends inside") {
-      $0.replacing("</plist>", with: "").replacing("</dict>", with: "")
+      $0.replacing("</plist>", with: "")
     },
     Attack("a comment that never ends", "ends inside a tag") { $0.replacing("<array>", with: "<array><!-- ") },
     Attack("UTF-16", "UTF-16") { _ in "" },
@@ -119,7 +119,7 @@ struct PropertyListTests {
 
   @Test("a block table of more than a million chunks' room is refused while it is read")
   func giantData() {
-    let image = image { $0.replacing("<data>", with: "<data>" + String(repeating: "AAAA", count: 14_000_000)) }
+    let image = image { $0.replacing("<data>", with: "<data>" + String(repeating: "AAAA", count: 14_000_000), maxReplacements: 1) }
     let error = #expect(throws: ImageError.self) { try open(image) }
     #expect(error?.message.contains("a block table has more than") == true)
   }
