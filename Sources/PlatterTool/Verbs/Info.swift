@@ -120,7 +120,8 @@ package struct InfoReport {
     isEncrypted = map.isEncrypted || formatName == "luks" || facts.specific?["encrypt"] != nil
     var sum: UInt64 = 0
     var seen: Set<StoreIdentity> = []
-    for store in map.stores {
+    // As in qemu-img, the extents of a VMDK count and the data file of a qcow2 does not.
+    for store in formatName == "vmdk" ? map.stores[...] : map.stores.prefix(1) {
       if let identity = store.identity, !seen.insert(identity).inserted { continue }
       sum = sum.adding(try store.allocatedByteCount()) ?? UInt64.max
     }
