@@ -54,11 +54,11 @@ let package = Package(
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
     module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
-    module("PlatterQED", ["PlatterCore"]),
-    module("PlatterVMDK", ["PlatterCore", system]),
-    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
+    module("PlatterQED", ["PlatterCore", system]),
+    module("PlatterVMDK", ["PlatterCore", "PlatterCodecs", system]),
+    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
     module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
-    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
+    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto", system]),
 
     // What users import, and the program.
     module(
@@ -79,9 +79,15 @@ let package = Package(
     tests(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
+    tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
+    tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
+    tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
+    tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )
@@ -94,6 +100,8 @@ if Context.environment["PLATTER_FUZZ"] != nil {
       name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
   }
   package.targets += [
-    fuzz("codecs", ["PlatterCodecs", "PlatterCore"])
+    fuzz("image", ["Platter", "PlatterCore"]),
+    fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
+    fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
   ]
 }

@@ -11,6 +11,8 @@ final class DMGImage: ImageMap {
   let content: Content
   let isEncrypted: Bool
   let warnings: [String]
+  /// Files that the image names: its other segments.
+  let references: [String]
 
   /// What the file turned out to hold.
   enum Content: Sendable {
@@ -23,7 +25,8 @@ final class DMGImage: ImageMap {
   }
 
   init(
-    byteCount: UInt64, stores: [any ByteStore], content: Content, isEncrypted: Bool = false, warnings: [String] = []
+    byteCount: UInt64, stores: [any ByteStore], content: Content, isEncrypted: Bool = false, warnings: [String] = [],
+    references: [String] = []
   ) {
     self.byteCount = byteCount
     self.stores = stores
@@ -31,6 +34,7 @@ final class DMGImage: ImageMap {
     self.content = content
     self.isEncrypted = isEncrypted
     self.warnings = warnings
+    self.references = references
   }
 
   func map(_ range: Range<UInt64>, limit: Int, into extents: inout [Extent]) throws(ImageError) -> UInt64 {

@@ -46,15 +46,25 @@ extension DMG {
   ) throws(ImageError) -> DMGImage {
     var stores = stores
     var segments = [Segment(store: payload, trailer: trailer)]
+    var dataStoreByteCount = try payload.byteCount()
     if trailer.isSegmented {
       guard !isEncrypted else { throw .unsupported("the image is encrypted and has segments") }
-      segments = try openSegments(first: segments[0], context)
-      stores.append(try SegmentedStore(segments))
+      if context.isForFactsOnly {
+        // Facts are told without opening what the image names, so that nothing is known of the others' lengths.
+        dataStoreByteCount = .max
+      } else {
+        segments = try openSegments(first: segments[0], context)
+        let dataFork = SegmentedStore(segments)
+        dataStoreByteCount = try dataFork.byteCount()
+        stores.append(dataFork)
+      }
     }
-    guard let dataStore = stores.last else { preconditionFailure("an image has a store") }
     var table = RunTable(
-      dataForkOffset: trailer.isSegmented ? 0 : trailer.dataFork.offset, storeByteCount: try dataStore.byteCount())
+      dataForkOffset: trailer.isSegmented ? 0 : trailer.dataFork.offset, storeByteCount: dataStoreByteCount)
     try addTables(from: segments, to: &table)
+    guard !table.partitions.isEmpty || (trailer.isSegmented && context.isForFactsOnly) else {
+      throw .corrupt("there is no block table, neither in a property list nor in a resource fork")
+    }
     let sectorCount = segments.map(\.trailer.sectorCount).max() ?? 0
     guard sectorCount <= maximumSectorCount else {
       throw .unsupported("the trailer counts \(sectorCount) sectors, more than \(maximumSectorCount)")
@@ -65,7 +75,8 @@ extension DMG {
     for warning in warnings { context.warn("\(stores[0].name): \(warning)") }
     return DMGImage(
       byteCount: table.endSector * sectorByteCount, stores: stores,
-      content: .chunks(table, segments.map(\.trailer)), isEncrypted: isEncrypted, warnings: warnings)
+      content: .chunks(table, segments.map(\.trailer)), isEncrypted: isEncrypted, warnings: warnings,
+      references: trailer.isSegmented ? segmentNames(trailer.segmentCount, context) : [])
   }
 
   /// The block tables stand in the property list or, in old images, in the resource fork. Where both are there, the
@@ -75,7 +86,6 @@ extension DMG {
       do { try addTables(from: segment, to: &table) } catch { throw error.named(segment.store.name) }
       if !table.partitions.isEmpty { return }
     }
-    throw .corrupt("there is no block table, neither in a property list nor in a resource fork")
   }
 
   private static func addTables(from segment: Segment, to table: inout RunTable) throws(ImageError) {

@@ -45,6 +45,17 @@ extension DMG {
     return segments
   }
 
+  /// The names of the segments behind the first, for `info`; empty where they cannot be said.
+  static func segmentNames(_ count: UInt32, _ context: OpenContext) -> [String] {
+    guard (2...maximumSegmentCount).contains(count) else { return [] }
+    var names: [String] = []
+    for number in 2...count {
+      guard let name = try? segmentName(number, context) else { return [] }
+      names.append(name.printable)
+    }
+    return names
+  }
+
   private static func check(_ part: Trailer, number: UInt32, of first: Trailer, begin: UInt64) throws(ImageError) {
     guard part.segmentID == first.segmentID else {
       throw .corrupt("the file belongs to another image: its segment id is \(part.segmentID.hexadecimal)")
@@ -94,7 +105,7 @@ final class SegmentedStore: ByteStore {
   private let totalByteCount: UInt64
 
   /// - Parameter segments: at least one; their data forks follow one another, and the sum was checked.
-  init(_ segments: [Segment]) throws(ImageError) {
+  init(_ segments: [Segment]) {
     var parts: [Part] = []
     var end: UInt64 = 0
     for segment in segments where segment.trailer.dataFork.byteCount > 0 {
