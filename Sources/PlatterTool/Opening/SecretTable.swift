@@ -65,7 +65,7 @@ package struct SecretTable: Sendable {
       guard bytes.count <= maximumByteCount else { throw ImageError.invalidArgument("is longer than 1 MiB") }
       return bytes
     } catch {
-      throw Failure("Unable to read \(file): \(error.errno?.description ?? error.message)")
+      throw Failure("Unable to read \(file): Failed to open file “\(file)”: \(error.errno?.description ?? error.message)")
     }
   }
 }

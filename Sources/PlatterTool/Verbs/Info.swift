@@ -15,8 +15,9 @@ package enum InfoVerb: Verb {
     ] + SharedOptions.opening
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
+    let operand = try call.singleOperand()
     let isJSON = try call.wantsJSON()
-    let source = try call.source(try call.singleOperand())
+    let source = try call.source(operand)
     try call.checkFormatOptions()
     let reports = try InfoChain(call).reports(source, isWholeChain: call.options.has("backing-chain"))
     if isJSON {
@@ -83,7 +84,11 @@ private struct InfoChain {
       }
     }
     let error = firstError ?? ImageError(.corrupt, "the backing file has no usable name", file: child.name)
-    throw OpenFailure.describe(error, InfoReport.fullName(reference.displayName, child.name), call.program)
+    let full = InfoReport.fullName(reference.displayName, child.name)
+    if let reason = error.errno, call.program.isDropIn, error.code == .notFound {
+      throw Failure("Could not open '\(full)': Could not open '\(full)': \(reason.description)")
+    }
+    throw OpenFailure.describe(error, full, call.program)
   }
 
   private func report(_ image: DiskImage, _ fileNameBytes: [UInt8]) throws(Failure) -> InfoReport {
