@@ -18,7 +18,8 @@ package final class Invocation {
   private let policy: ReferencePolicy
   private let passphraseFile: String?
 
-  package init(_ program: ProgramName, _ options: ParsedOptions, _ output: Output, _ messages: Messages) throws(Failure) {
+  package init(_ program: ProgramName, _ options: ParsedOptions, _ output: Output, _ messages: Messages) throws(Failure)
+  {
     self.program = program
     self.options = options
     self.output = output
@@ -135,7 +136,7 @@ package final class Invocation {
       if openOptions.snapshot != nil, program.isDropIn, error.message.hasPrefix("there is no snapshot") {
         throw Failure("Failed to load snapshot: Can't find snapshot")
       }
-      throw OpenFailure.describe(error, source.written, file: source.fileName, program)
+      throw OpenFailure.describe(error, source.written, file: source.path?.string, program)
     }
   }
 
