@@ -147,6 +147,12 @@ package final class Invocation {
 
 /// Words for an image that could not be opened. Scripts match QEMU's, so the drop-in names use them.
 package enum OpenFailure {
+  /// The error's own sentence; a held lock brings a question with it.
+  package static func withHint(_ error: ImageError) -> Failure {
+    let question = error.code == .busy ? "Is another process using the image [\(error.file ?? "")]?" : nil
+    return Failure(error.description, hint: question)
+  }
+
   package static func describe(_ error: ImageError, _ name: String, _ program: ProgramName) -> Failure {
     var hint: String?
     if error.code == .busy { hint = "Is another process using the image [\(error.file ?? name)]?" }
