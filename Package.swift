@@ -71,7 +71,7 @@ let package = Package(
       name: "PlatterTool", dependencies: ["Platter", "PlatterCore", "CPlatter", system], swiftSettings: strict),
 
     tests("PlatterCoreTests", ["PlatterCore", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
   ],
   swiftLanguageModes: [.v6]
 )
