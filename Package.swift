@@ -90,6 +90,7 @@ let package = Package(
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
   ],
   swiftLanguageModes: [.v6]
 )
