@@ -91,6 +91,8 @@ let package = Package(
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
+    tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "TestSupport"]),
+    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )
