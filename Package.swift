@@ -107,6 +107,7 @@ if Context.environment["PLATTER_FUZZ"] != nil {
   package.targets += [
     fuzz("image", ["Platter", "PlatterCore"]),
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
+    fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
     fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
   ]
 }
