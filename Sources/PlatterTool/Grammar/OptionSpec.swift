@@ -11,7 +11,10 @@ package struct OptionSpec: Sendable {
   package let argument: Argument
   package let help: String
 
-  package init(_ short: Character?, _ long: String? = nil, _ argument: Argument = .none, _ help: String) {
+  /// An option without an argument.
+  package init(_ short: Character?, _ long: String?, _ help: String) { self.init(short, long, .none, help) }
+
+  package init(_ short: Character?, _ long: String?, _ argument: Argument, _ help: String) {
     precondition(short != nil || long != nil)
     self.short = short
     self.long = long

@@ -1,5 +1,5 @@
 /// One verb of the program: a table of options and what it does. A file each in this folder.
-package protocol Verb {
+package protocol Verb: Sendable {
   static var name: String { get }
   /// One line of help.
   static var summary: String { get }
