@@ -105,5 +105,6 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("image", ["Platter", "PlatterCore"]),
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
     fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
   ]
 }
