@@ -109,5 +109,6 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
     fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
     fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
   ]
 }
