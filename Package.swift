@@ -79,6 +79,7 @@ let package = Package(
     tests(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
+    tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
