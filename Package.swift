@@ -82,6 +82,8 @@ let package = Package(
     tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests(
+      "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),

@@ -103,8 +103,8 @@ extension ParsedOptions {
   }
 
   deinit {
-    for unsafe word in unsafe vector { unsafe free(word) }
-    for unsafe option in unsafe longs { unsafe free(UnsafeMutablePointer(mutating: option.name)) }
+    for unsafeword in unsafe vector { unsafe free(word) }
+    for unsafeoption in unsafe longs { unsafe free(UnsafeMutablePointer(mutating: option.name)) }
     unsafe vector.deallocate()
     unsafe longs.deallocate()
   }

@@ -33,6 +33,7 @@ package enum ConvertVerb: Verb {
     ] + SharedOptions.opening
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
+    if try TargetFormat.writeHelp(call) { return 0 }
     let request = try ConvertRequest(call)
     let progress = ProgressDisplay(try call.progressForm(), toStandardError: request.isStream)
     let sources = try request.openSources(call)
@@ -70,9 +71,6 @@ private struct ConvertRequest {
 
   init(_ call: Invocation) throws(Failure) {
     let options = call.options
-    if let format = options.value("target-format"), options.values("o").contains("help") {
-      try TargetFormat.requireRaw(format)
-    }
     guard options.operands.count >= 2, let target = options.operands.last else {
       throw Failure("Must specify image file name")
     }
@@ -127,6 +125,8 @@ private struct ConvertRequest {
     try TargetFormat.requireRaw(options.value("target-format") ?? "raw")
     if options.has("c") { throw Failure("Compression not supported for this file format") }
     if options.has("backing") { throw Failure("Backing file not supported for file format 'raw'") }
+    if options.has("backing-format") { throw Failure("Backing file format not supported for file format 'raw'") }
+    if options.has("n"), options.has("o") { throw Failure("-o has no effect when skipping image creation") }
     if options.has("bitmaps") { throw Failure("Format driver 'raw' does not support bitmaps") }
     if options.has("salvage") { throw Failure("not supported yet by platter: convert --salvage") }
   }
@@ -155,16 +155,16 @@ private struct ConvertRequest {
     guard call.program.isDropIn, !isStream, error.file == name || error.code == .busy else {
       return OpenFailure.withHint(error)
     }
-    var failure = OpenFailure.withHint(error)
+    let isOpening = error.message.hasPrefix("cannot be opened")
     if error.code == .busy {
-      failure.sentences = ["\(name): error while converting raw: \(error.message)"]
-    } else if isExisting, error.code == .invalidArgument {
-      failure.sentences = ["output file is smaller than input file"]
-    } else if isExisting, error.message.hasPrefix("cannot be opened"), let reason = error.errno {
-      failure.sentences = ["Could not open '\(name)': Could not open '\(name)': \(reason.description)"]
-    } else if error.message.hasPrefix("cannot be opened"), let reason = error.errno {
-      failure.sentences = ["\(name): error while converting raw: Could not create '\(name)': \(reason.description)"]
+      return Failure(
+        "\(name): error while converting raw: \(error.message)",
+        hint: "Is another process using the image [\(name)]?")
     }
-    return failure
+    if isExisting, error.code == .invalidArgument { return Failure("output file is smaller than input file") }
+    guard isOpening, let reason = error.errno else { return OpenFailure.withHint(error) }
+    return isExisting
+      ? Failure("Could not open '\(name)': Could not open '\(name)': \(reason.description)")
+      : Failure("\(name): error while converting raw: Could not create '\(name)': \(reason.description)")
   }
 }

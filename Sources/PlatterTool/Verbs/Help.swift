@@ -11,7 +11,8 @@ package enum Help {
     output.write(line: "Command syntax:")
     for verb in Verbs.all { output.write(line: "  " + usage(verb)) }
     output.write(line: "")
-    output.write(line: "'\(program.rawValue) COMMAND --help' explains a command. Sizes take the suffixes k, M, G, T, P, E.")
+    output.write(line: "'\(program.rawValue) COMMAND --help' explains a command.")
+    output.write(line: "Sizes take the suffixes k, M, G, T, P, E.")
     output.write(line: "")
     output.write(line: "Supported formats: " + SupportedFormats.names.joined(separator: " "))
   }

@@ -28,7 +28,13 @@ package enum MeasureVerb: Verb {
       throw Failure("Either --size N or one filename must be specified.")
     }
     try TargetFormat.requireRaw(call.options.value("target-format") ?? "raw")
-    try TargetFormat.checkRawOptions(call.options.values("o"))
+    do throws(Failure) {
+      try TargetFormat.checkRawOptions(call.options.values("o"))
+    } catch {
+      var failure = error
+      failure.sentences.append("Invalid options for file format 'raw'")
+      throw failure
+    }
     let byteCount = if let size { size } else { try diskByteCount(operands[0], call) }
     write(Measurement.raw(byteCount: byteCount), isJSON: isJSON, to: call.output)
     return 0
@@ -66,6 +72,18 @@ package enum TargetFormat {
     throw Failure("not supported yet by platter: writing the format '\(name)'")
   }
 
+  /// Prints the options of the target's format where `-o help` asks for them. Returns whether it did.
+  package static func writeHelp(_ call: Invocation) throws(Failure) -> Bool {
+    guard call.options.values("o").contains(where: { OptionString.parse($0).contains { $0.key == "help" } }) else {
+      return false
+    }
+    try requireRaw(call.options.value("target-format") ?? "raw")
+    call.output.write(line: "Supported options:")
+    call.output.write(line: "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)")
+    call.output.write(line: "  size=<size>            - Virtual disk size")
+    return true
+  }
+
   /// The options of a raw target. Returns whether space for all of it is to be reserved.
   @discardableResult
   package static func checkRawOptions(_ lists: [String]) throws(Failure) -> Bool {
@@ -76,11 +94,9 @@ package enum TargetFormat {
       case ("preallocation", "off"?): reserves = false
       case ("preallocation", "falloc"?), ("preallocation", "full"?): reserves = true
       case ("preallocation", let other?):
-        throw Failure("Invalid parameter '\(other)'", hint: nil)
+        throw Failure("invalid parameter value: \(other)")
       default:
-        var failure = Failure("Invalid parameter '\(pair.key)'")
-        failure.sentences.append("Invalid options for file format 'raw'")
-        throw failure
+        throw Failure("Invalid parameter '\(pair.key)'")
       }
     }
     return reserves
