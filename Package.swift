@@ -53,12 +53,12 @@ let package = Package(
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
-    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
-    module("PlatterQED", ["PlatterCore"]),
-    module("PlatterVMDK", ["PlatterCore", system]),
-    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs"]),
-    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto"]),
-    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto"]),
+    module("PlatterQCOW2", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
+    module("PlatterQED", ["PlatterCore", system]),
+    module("PlatterVMDK", ["PlatterCore", "PlatterCodecs", system]),
+    module("PlatterVHDX", ["PlatterCore", "PlatterCodecs", system]),
+    module("PlatterDMG", ["PlatterCore", "PlatterCodecs", "PlatterCrypto", system]),
+    module("PlatterLUKS", ["PlatterCore", "PlatterCrypto", system]),
 
     // What users import, and the program.
     module(
@@ -76,8 +76,22 @@ let package = Package(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
+    tests(
+      "CorpusTests",
+      ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
+    tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
+    tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
+    tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests(
+      "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
+    tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
+    tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
+    tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
+    tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
+    tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
+    tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "TestSupport"]),
     tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
   ],
@@ -92,6 +106,10 @@ if Context.environment["PLATTER_FUZZ"] != nil {
       name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
   }
   package.targets += [
-    fuzz("codecs", ["PlatterCodecs", "PlatterCore"])
+    fuzz("image", ["Platter", "PlatterCore"]),
+    fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
+    fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
+    fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
   ]
 }

@@ -1,1 +1,7 @@
-print("platter")
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+exit(Program.run(Argument.commandLine()))

@@ -24,6 +24,7 @@ package struct RunResult: Sendable {
 /// A program that cannot be started.
 package struct RunError: Error, CustomStringConvertible {
   package var description: String
+  package init(description: String) { self.description = description }
 }
 
 /// Runs a program to its end.

@@ -3,6 +3,8 @@
 #ifndef CPLATTER_H
 #define CPLATTER_H
 
+#include "CPlatterProgram.h"
+
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -41,6 +43,9 @@ int platter_open_temporary(const char *path);
 
 // Random bytes of the operating system; 0 or -1.
 int platter_random(void *bytes, size_t count);
+
+// Text of an encoding, by its name in iconv's terms, as UTF-8; returns its bytes, or -1.
+ssize_t platter_to_utf8(const char *encoding, const uint8_t *text, size_t length, uint8_t *output, size_t capacity);
 
 // Whether the processor computes CRC-32C itself.
 int platter_has_crc32c(void);

@@ -119,7 +119,9 @@ final class CopyEngine: Sendable {
       let misalignment = Int((offset + UInt64(position)) % UInt64(sparseByteCount))
       let end = min(position + sparseByteCount - misalignment, count)
       if bytes.extracting(position..<end).isAllZero {
-        if dataStart < position { try sink.write(bytes.extracting(dataStart..<position), at: offset + UInt64(dataStart)) }
+        if dataStart < position {
+          try sink.write(bytes.extracting(dataStart..<position), at: offset + UInt64(dataStart))
+        }
         var zeroEnd = end
         while zeroEnd < count {
           let next = min(zeroEnd + sparseByteCount, count)

@@ -1,5 +1,5 @@
 import CPlatter
-import PlatterCore
+package import PlatterCore
 import SystemPackage
 
 #if canImport(Glibc)
@@ -52,7 +52,9 @@ final class OutputFile {
       } catch {
         if error.errno == .fileExists { continue }
         // No new name may be made here, but the file that is there may still be written.
-        guard isThere, [.permissionDenied, .notPermitted, .readOnlyFileSystem].contains(error.errno) else { throw error }
+        guard isThere, [.permissionDenied, .notPermitted, .readOnlyFileSystem].contains(error.errno) else {
+          throw error
+        }
         break
       }
     }

@@ -45,7 +45,9 @@ struct Piece {
         // A unit that would make the piece much larger starts one of its own.
         if position > start, position + count > boundary { break }
       }
-      runs.append(count == run.extent.byteCount ? run : Run(run.extent.clipped(to: position..<position + count), depth: run.depth))
+      runs.append(
+        count == run.extent.byteCount ? run : Run(run.extent.clipped(to: position..<position + count), depth: run.depth)
+      )
       cursor.advance(count)
       position += count
     }

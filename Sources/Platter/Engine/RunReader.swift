@@ -51,7 +51,8 @@ struct RunReader {
     let skip = Int(extent.start - extent.unitStart)
     let key = UnitCache.Key(depth: run.depth, store: extent.store, offset: extent.offset)
     if let unit = image.units.unit(key), unit.bytes.count == Int(extent.unitByteCount) {
-      return target.copy(unit.bytes.rawBytes.extracting(skip..<skip + target.byteCount))
+      let bytes = unit.bytes
+      return target.copy(bytes.rawBytes.extracting(skip..<skip + target.byteCount))
     }
     var bytes = [UInt8](repeating: 0, count: Int(extent.unitByteCount))
     try bytes.withMutableRawBytes { unit throws(ImageError) in try decode(run, into: &unit, scratch) }

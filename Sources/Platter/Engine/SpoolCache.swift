@@ -57,7 +57,8 @@ final class SpoolCache: Sendable {
         input: { buffer throws(ImageError) in
           let count = Int(min(UInt64(buffer.byteCount), end - offset))
           guard count > 0 else { return 0 }
-          let got = try buffer.withPart(0..<count) { part throws(ImageError) in try store.read(into: &part, at: offset) }
+          let got = try buffer.withPart(0..<count) { part throws(ImageError) in try store.read(into: &part, at: offset)
+          }
           offset += UInt64(got)
           return got
         },

@@ -1,5 +1,4 @@
-package import PlatterCore
-public import struct PlatterCore.ImageError
+public import PlatterCore
 package import SystemPackage
 
 extension DiskImage {
@@ -30,9 +29,12 @@ extension DiskImage {
   }
 
   /// Opens a store that is already there, without following anything: for bytes in memory.
-  package static func open(_ store: any ByteStore, _ options: OpenOptions = OpenOptions()) throws(ImageError) -> DiskImage {
+  package static func open(_ store: any ByteStore, _ options: OpenOptions = OpenOptions()) throws(ImageError)
+    -> DiskImage
+  {
     let opener = Opener(options)
-    return try opener.chain(from: opener.layer(store, path: nil, name: store.name, format: options.format, node: options.node))
+    return try opener.chain(
+      from: opener.layer(store, path: nil, name: store.name, format: options.format, node: options.node))
   }
 }
 
@@ -90,9 +92,11 @@ private struct Opener {
 
   private func probe(_ store: any ByteStore, name: String) throws(ImageError) -> any ImageFormat.Type {
     let best = try Formats.probe(store)[0]
-    if best.score < Formats.certain, let known = Formats.unsupportedSignature(try store.readPrefix(count: 512).rawBytes) {
+    let head = try store.readPrefix(count: 512)
+    if best.score < Formats.certain, let known = Formats.unsupportedSignature(head.rawBytes) {
       throw ImageError(
-        .unsupported, "looks like a \(known) image, which is not supported; name the format (raw) if it is not", file: name)
+        .unsupported, "looks like a \(known) image, which is not supported; name the format (raw) if it is not",
+        file: name)
     }
     return best.format
   }
@@ -125,25 +129,35 @@ private struct Opener {
     return DiskImage(layers: layers)
   }
 
-  /// Opens the first name of a reference that is there.
+  /// Opens the parent that a reference names, and has the child look at it.
   private func open(_ reference: BackingReference, of child: DiskImage.Layer) throws(ImageError) -> DiskImage.Layer {
-    var firstError: ImageError?
-    for name in reference.names {
-      let store: FileStore
-      do throws(ImageError) {
-        store = try resolver.open(name, from: child.path, what: "backing file")
-      } catch {
-        if firstError == nil { firstError = error }
-        guard error.code == .notFound else { throw error }
-        continue
-      }
-      let parent = try layer(store, path: store.path, name: store.path.printable, format: reference.formatName, node: [:])
-      let map = child.map
-      try naming(child.name) { () throws(ImageError) in try map.accept(parent: parent.map) }
-      return parent
+    let store = try first(of: reference, from: child)
+    let parent = try layer(store, path: store.path, name: store.path.printable, format: reference.formatName, node: [:])
+    let map = child.map
+    try naming(child.name) { () throws(ImageError) in try map.accept(parent: parent.map) }
+    return parent
+  }
+
+  /// The first of a reference's names that is there; the error of its first name where none is.
+  private func first(of reference: BackingReference, from child: DiskImage.Layer) throws(ImageError) -> FileStore {
+    let attempts = reference.names.lazy.map { name in attempt(name, from: child) }
+    if let found = attempts.first(where: { !Self.isMissing($0) }) { return try found.get() }
+    if let first = attempts.first { return try first.get() }
+    let shown = reference.displayName.printable
+    throw ImageError(.corrupt, "the backing file \"\(shown)\" has no usable name", file: child.name)
+  }
+
+  private static func isMissing(_ attempt: Result<FileStore, ImageError>) -> Bool {
+    if case .failure(let error) = attempt { return error.code == .notFound }
+    return false
+  }
+
+  private func attempt(_ name: FilePath, from child: DiskImage.Layer) -> Result<FileStore, ImageError> {
+    do throws(ImageError) {
+      return .success(try resolver.open(name, from: child.path, what: "backing file"))
+    } catch {
+      return .failure(error)
     }
-    throw firstError
-      ?? ImageError(.corrupt, "the backing file \"\(reference.displayName.printable)\" has no usable name", file: child.name)
   }
 }
 

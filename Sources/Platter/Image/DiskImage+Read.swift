@@ -1,5 +1,4 @@
-package import PlatterCore
-public import struct PlatterCore.ImageError
+public import PlatterCore
 
 extension DiskImage {
   /// Guest bytes as an array.
@@ -55,7 +54,8 @@ extension DiskImage {
   }
 
   /// As `open(_:_:)`, off the cooperative threads.
-  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) async throws(ImageError) -> DiskImage {
+  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) async throws(ImageError) -> DiskImage
+  {
     try await IOExecutor.run { () throws(ImageError) in try open(path, options) }
   }
 }

@@ -48,7 +48,9 @@ extension DiskImage {
   ///   - limit: about how many entries to append at most.
   /// - Returns: the guest offset behind the last entry.
   /// - Throws: `.corrupt`, `.truncated`, `.io` from the tables.
-  package func status(_ range: Range<UInt64>, limit: Int, into entries: inout [BlockStatus]) throws(ImageError) -> UInt64 {
+  package func status(_ range: Range<UInt64>, limit: Int, into entries: inout [BlockStatus]) throws(ImageError)
+    -> UInt64
+  {
     var walk = ChainWalk(layers)
     var runs: [Run] = []
     let reached = try walk.runs(range, limit: limit, into: &runs)

@@ -1,5 +1,4 @@
 package import PlatterCore
-public import struct PlatterCore.ImageError
 package import SystemPackage
 
 /// A virtual disk: an image and the chain of images under it, opened for reading.

@@ -1,4 +1,4 @@
-import PlatterCore
+package import PlatterCore
 import PlatterDMG
 import PlatterLUKS
 import PlatterQCOW2
@@ -20,7 +20,6 @@ package enum Formats {
   /// The format with this name; throws `.unsupported` for another.
   package static func named(_ name: String) throws(ImageError) -> any ImageFormat.Type {
     for format in all where format.name == name { return format }
-    if name == "file" || name == "host_device" { return Raw.self }
     throw ImageError(.unsupported, "Unknown driver '\(name)'")
   }
 
@@ -52,7 +51,9 @@ package enum Formats {
     if magic == 0x5146_49fb, let version = head.bigEndian(at: 4, as: UInt32.self), version == 1 { return "qcow" }
     if head.bigEndian(at: 0, as: UInt64.self) == 0x636f_6e65_6374_6978 { return "vpc" }
     if head.littleEndian(at: 64, as: UInt32.self) == 0xbeda_107f { return "vdi" }
-    if let text = head.bytes(at: 0, count: 16), text == Array("WithoutFreeSpace".utf8) || text == Array("WithouFreSpacExt".utf8) {
+    if let text = head.bytes(at: 0, count: 16),
+      text == Array("WithoutFreeSpace".utf8) || text == Array("WithouFreSpacExt".utf8)
+    {
       return "parallels"
     }
     if let text = head.bytes(at: 0, count: 4), text == Array("shdw".utf8) { return "asif" }

@@ -14,7 +14,8 @@ struct NodeName {
   private static let neutral: Set<String> = [
     "read-only", "auto-read-only", "force-share", "node-name", "discard", "detect-zeroes", "cache.direct",
     "cache.no-flush", "cache.writeback", "file.driver", "file.aio", "file.locking", "file.read-only",
-    "file.auto-read-only", "file.node-name", "file.discard", "file.cache.direct", "file.cache.no-flush", "aio", "locking",
+    "file.auto-read-only", "file.node-name", "file.discard", "file.cache.direct", "file.cache.no-flush", "aio",
+    "locking",
     "file.detect-zeroes", "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
     "overlap-check", "cache-size", "l2-cache-size", "refcount-cache-size", "cache-clean-interval",
     "l2-cache-entry-size",
@@ -47,7 +48,9 @@ struct NodeName {
     }
     path = FilePath(name)
     if let backing = rest.removeValue(forKey: "backing") {
-      guard backing.isEmpty else { throw ImageError.unsupported("a backing node named by reference ('\(backing)') is not supported") }
+      guard backing.isEmpty else {
+        throw ImageError.unsupported("a backing node named by reference ('\(backing)') is not supported")
+      }
       isWithoutBacking = true
     }
     options = [:]

@@ -1,6 +1,4 @@
-package import PlatterCore
-public import enum PlatterCore.ReferencePolicy
-public import struct PlatterCore.ImageError
+public import PlatterCore
 
 /// How an image is opened.
 public struct OpenOptions: Sendable {

@@ -13,6 +13,7 @@ package import PlatterCore
   private var zstd: ZstdUnit?
   private var bzip2: BZip2Stream?
   private var xz: XZStream?
+  private var lzfse: LZFSEDecoder?
 
   package init() {
     unsafe deflate = libdeflate_alloc_decompressor()
@@ -39,7 +40,7 @@ package import PlatterCore
     case .zstd: return try decodeZstd(packed, into: &output)
     case .bzip2: return try decodeBZip2(packed, into: &output)
     case .xz: return try decodeXZ(packed, into: &output)
-    case .lzfse: throw .unsupported("LZFSE is not decoded yet")
+    case .lzfse: return try decodeLZFSE(packed, into: &output)
     case .adc: return try ADCDecoder.decode(packed, into: &output)
     }
   }
@@ -84,5 +85,11 @@ package import PlatterCore
     let stream = xz ?? XZStream()
     xz = stream
     return try stream.decodeUnit(packed, into: &output, mayOverrun: false)
+  }
+
+  private func decodeLZFSE(_ packed: RawSpan, into output: inout MutableRawSpan) throws(ImageError) -> Int {
+    let decoder = lzfse ?? LZFSEDecoder()
+    lzfse = decoder
+    return try decoder.decode(packed, into: &output)
   }
 }

@@ -1,3 +1,9 @@
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
 extension RawSpan {
   /// Whether every byte is zero; true for an empty span. Cost: memory speed; stops within 256 bytes of the first
   /// byte that is not zero.
@@ -47,5 +53,23 @@ private enum ZeroTest {
       start &+= 1
     }
     return true
+  }
+}
+
+extension RawSpan {
+  /// The index of the first byte that differs from `other`, which has the same length; nil where none does.
+  /// Cost: memory speed.
+  package func firstDifference(from other: RawSpan) -> Int? {
+    precondition(byteCount == other.byteCount)
+    return unsafe withUnsafeBytes { mine in
+      unsafe other.withUnsafeBytes { theirs in
+        guard let one = mine.baseAddress, let two = theirs.baseAddress, unsafe memcmp(one, two, mine.count) != 0 else {
+          return nil
+        }
+        var index = 0
+        while unsafe mine[index] == theirs[index] { index += 1 }
+        return index
+      }
+    }
   }
 }

@@ -36,6 +36,8 @@ package final class FileStore: ByteStore {
   package let isBlockDevice: Bool
   package let descriptor: Int32
   private let deviceByteCount: UInt64
+  /// With direct I/O: the same file through the page cache, for requests that are not aligned. Else `descriptor`.
+  private let bufferedDescriptor: Int32
 
   /// Opens a file.
   ///
@@ -96,7 +98,7 @@ package final class FileStore: ByteStore {
       throw ImageError.io("cannot be examined", reason, file: name)
     }
     var deviceByteCount: UInt64 = 0
-    var alignment = options.isDirect ? AlignedBuffer.alignment : 1
+    var alignment = options.isDirect && platter_open_direct_flag() != 0 ? AlignedBuffer.alignment : 1
     switch status.st_mode & S_IFMT {
     case S_IFREG:
       isBlockDevice = false
@@ -124,10 +126,35 @@ package final class FileStore: ByteStore {
     self.descriptor = descriptor
     self.alignment = alignment
     self.deviceByteCount = deviceByteCount
+    var buffered = descriptor
+    if options.isDirect, platter_open_direct_flag() != 0 {
+      let flags = (options.isWritable ? O_RDWR : O_RDONLY) | O_CLOEXEC
+      buffered = unsafe FilePath("/proc/self/fd/\(descriptor)").withPlatformString {
+        unsafe platter_open_path($0, flags, 0)
+      }
+      guard buffered >= 0 else {
+        let reason = Errno(rawValue: errno)
+        _ = close(descriptor)
+        throw ImageError.io("cannot be opened for requests that are not aligned", reason, file: name)
+      }
+    }
+    bufferedDescriptor = buffered
     identity = StoreIdentity(device: UInt64(truncatingIfNeeded: status.st_dev), inode: UInt64(status.st_ino))
   }
 
-  deinit { _ = close(descriptor) }
+  deinit {
+    if bufferedDescriptor != descriptor { _ = close(bufferedDescriptor) }
+    _ = close(descriptor)
+  }
+
+  /// The descriptor that takes a request as it is: direct I/O wants memory, place and length aligned.
+  private func descriptor(for bytes: UnsafeRawBufferPointer, at position: off_t) -> Int32 {
+    guard alignment > 1 else { return descriptor }
+    let isAligned =
+      Int(bitPattern: bytes.baseAddress) % alignment == 0 && bytes.count % alignment == 0
+      && Int(position) % alignment == 0
+    return isAligned ? descriptor : bufferedDescriptor
+  }
 
   package func byteCount() throws(ImageError) -> UInt64 {
     if isBlockDevice { return deviceByteCount }
@@ -155,9 +182,16 @@ package final class FileStore: ByteStore {
     var reason: Int32 = 0
     unsafe buffer.withUnsafeMutableBytes { bytes in
       guard let base = bytes.baseAddress else { return }
+      var descriptor = unsafe descriptor(for: UnsafeRawBufferPointer(bytes), at: position)
       while done < wanted {
         let got = unsafe pread(descriptor, base + done, wanted - done, position + off_t(done))
-        if got > 0 { done += got } else if got == 0 { break } else if errno != EINTR { reason = errno; break }
+        if got > 0 {
+          done += got; descriptor = bufferedDescriptor
+        } else if got == 0 {
+          break
+        } else if errno != EINTR {
+          reason = errno; break
+        }
       }
     }
     guard reason == 0 else {
@@ -175,11 +209,14 @@ package final class FileStore: ByteStore {
     var reason: Int32 = 0
     unsafe bytes.withUnsafeBytes { bytes in
       guard let base = bytes.baseAddress else { return }
+      var descriptor = unsafe descriptor(for: bytes, at: position)
       var done = 0
       while done < wanted {
         let put = unsafe pwrite(descriptor, base + done, wanted - done, position + off_t(done))
         if put > 0 {
           done += put
+          // What is left of a short request need not be aligned.
+          descriptor = bufferedDescriptor
         } else if put == 0 {
           reason = ENOSPC; break
         } else if errno != EINTR {

@@ -102,12 +102,12 @@ private final class FirstFailure: Sendable {
 }
 
 /// A value behind a lock that threads can wait on: what `Synchronization` has no part for.
-@safe package final class Monitor<State>: @unchecked Sendable {
+@safe package final class Monitor<State: ~Copyable>: @unchecked Sendable {
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
   private var state: State
 
-  package init(_ state: State) {
+  package init(_ state: consuming State) {
     self.state = state
     unsafe mutex.initialize(to: pthread_mutex_t())
     unsafe condition.initialize(to: pthread_cond_t())
@@ -133,7 +133,9 @@ private final class FirstFailure: Sendable {
   }
 
   /// Waits until `condition` holds, then runs `body` under the same lock and wakes all who wait.
-  package func wait<R, E>(until holds: (State) -> Bool, then body: (inout State) throws(E) -> R) throws(E) -> R {
+  package func wait<R, E>(until holds: (borrowing State) -> Bool, then body: (inout State) throws(E) -> R) throws(E)
+    -> R
+  {
     unsafe pthread_mutex_lock(mutex)
     defer {
       unsafe pthread_cond_broadcast(condition)

@@ -1,0 +1,69 @@
+# The index of everything that is done to this tree. `make help` prints it.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+VERSION := $(shell sed -n 's/^## \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
+SYSTEM := $(shell uname -s | tr A-Z a-z)-$(shell uname -m)
+
+# Debian's names. The README has Homebrew's.
+LIBRARIES := pkg-config libdeflate-dev zlib1g-dev libzstd-dev libbz2-dev liblzma-dev libssl-dev python3
+ORACLES := qemu-utils libnbd-bin nbdkit 7zip dmg2img libvmdk-utils libvhdi-utils libqcow-utils cryptsetup-bin \
+  xz-utils zstd python3-pip
+
+# One program that needs no Swift runtime on the machine it runs on.
+RELEASE := -c release --static-swift-stdlib --product platter
+PROGRAM = $(shell swift build $(RELEASE) --show-bin-path)/platter
+ORACLE_FOLDER := .build-oracles
+TEST := swift test --disable-xctest
+
+.PHONY: help build demo test check lint bench fuzz-smoke install dist libraries oracles clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: libraries ## build the release program
+	swift build $(RELEASE)
+	@echo "built $(PROGRAM)"
+
+demo: build ## build, then watch compressed disk images become raw disks
+	@python3 Scripts/demo $(PROGRAM)
+
+test: libraries oracles ## run every test, against the other programs too
+	bash Scripts/run-tests $(TEST)
+
+check: lint libraries oracles ## what CI runs: lint, release build, fuzz smoke, all tests
+	swift build -c release
+	$(MAKE) --no-print-directory fuzz-smoke
+	bash Scripts/run-tests $(TEST)
+
+lint: ## check the formatting of all Swift code
+	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz
+
+bench: build ## compare speed and memory with qemu-img: make bench JOBS="info map" OPTIONS=--quick
+	python3 Benchmarks/bench --program $(PROGRAM) $(OPTIONS) $(JOBS)
+
+fuzz-smoke: libraries ## build all fuzz targets and run each for a few seconds
+	bash Scripts/fuzz-smoke
+
+install: build ## install the program below PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/platter
+
+dist: build ## make dist/platter-VERSION-SYSTEM.tar.gz and the source archive
+	rm -rf dist && mkdir -p dist/platter-$(VERSION)
+	cp $(PROGRAM) README.md LICENSE CHANGELOG.md dist/platter-$(VERSION)/
+	strip dist/platter-$(VERSION)/platter
+	tar -C dist --owner=0 --group=0 -czf dist/platter-$(VERSION)-$(SYSTEM).tar.gz platter-$(VERSION)
+	git archive --prefix=platter-$(VERSION)/ -o dist/platter-$(VERSION)-source.tar.gz HEAD
+	rm -r dist/platter-$(VERSION)
+	@ls -l dist
+
+libraries:
+	@bash Scripts/install-packages $(LIBRARIES)
+
+oracles:
+	@bash Scripts/install-packages $(ORACLES)
+	@bash Scripts/install-dissect $(ORACLE_FOLDER)
+
+clean: ## remove everything that was built
+	rm -rf .build .build-fuzz $(ORACLE_FOLDER) dist

@@ -1,0 +1,17 @@
+import PlatterCore
+
+/// How encrypted images are known. What lies inside is another disk image or a raw disk.
+enum Encryption {
+  /// The version of the header at the start of the file, or nil where there is none.
+  static func version(head: RawSpan) -> UInt32? {
+    guard head.bytes(at: 0, count: 8) == Array("encrcdsa".utf8) else { return nil }
+    return head.bigEndian(at: 8)
+  }
+
+  /// Whether the file ends with the footer of the first, long replaced kind.
+  static func hasOldFooter(_ store: any ByteStore) throws(ImageError) -> Bool {
+    let byteCount = try store.byteCount()
+    guard byteCount >= 20 else { return false }
+    return try store.readPrefix(at: byteCount - 8, count: 8) == Array("cdsaencr".utf8)
+  }
+}

@@ -1,0 +1,36 @@
+/// One verb of the program: a table of options and what it does. A file each in this folder.
+package protocol Verb: Sendable {
+  static var name: String { get }
+  /// One line of help.
+  static var summary: String { get }
+  /// The operands, for help: "FILENAME".
+  static var operands: String { get }
+  /// The options; `-h` and `--help` are added to every table.
+  static var options: [OptionSpec] { get }
+
+  /// Does the work. Returns the exit status.
+  static func run(_ call: Invocation) throws(Failure) -> Int32
+}
+
+/// All verbs: those that work, and the names of qemu-img's that do not yet.
+package enum Verbs {
+  package static let all: [any Verb.Type] = [
+    CheckVerb.self, ChecksumVerb.self, CompareVerb.self, ConvertVerb.self, InfoVerb.self, InspectVerb.self,
+    MapVerb.self, MeasureVerb.self,
+  ]
+
+  /// Verbs of qemu-img that this version does not have.
+  package static let missing: Set<String> = [
+    "amend", "bench", "bitmap", "commit", "create", "dd", "rebase", "resize", "snapshot",
+  ]
+
+  /// The table of a verb as it holds under a name of the program.
+  package static func options(of verb: any Verb.Type, _ program: ProgramName) -> [OptionSpec] {
+    verb.options.filter { !(program.isDropIn && $0.isOwn) } + [SharedOptions.help]
+  }
+
+  package static func named(_ name: String) -> (any Verb.Type)? {
+    for verb in all where verb.name == name { return verb }
+    return nil
+  }
+}

@@ -1,0 +1,140 @@
+import PlatterCore
+import PlatterQED
+import Testing
+
+private func runs(_ builder: QEDBuilder) throws -> [Extent] { try allRuns(QED.open(builder.store(), OpenContext())) }
+
+private func mapError(_ builder: QEDBuilder) throws -> ImageError? {
+  let image = try QED.open(builder.store(), OpenContext())
+  return #expect(throws: ImageError.self) { _ = try allRuns(image) }
+}
+
+@Suite("QED: mapping") struct MapTests {
+  @Test("an image without an L2 table is one absent run")
+  func empty() throws {
+    #expect(try runs(QEDBuilder(size: 64 << 20)) == [.absent(start: 0, byteCount: 64 << 20)])
+  }
+
+  @Test("unallocated, zero and data clusters, joined with their neighbours")
+  func kinds() throws {
+    var builder = QEDBuilder(size: 8 * 4096)
+    let first = builder.fill(1, with: 1)
+    builder.fill(2, with: 2)
+    builder.set(3, 1)
+    builder.set(4, 1)
+    let last = builder.fill(6, with: 3)
+    #expect(
+      try runs(builder) == [
+        .absent(start: 0, byteCount: 4096), .data(start: 4096, byteCount: 8192, store: 0, offset: first),
+        .zero(start: 12288, byteCount: 8192), .absent(start: 20480, byteCount: 4096),
+        .data(start: 24576, byteCount: 4096, store: 0, offset: last), .absent(start: 28672, byteCount: 4096),
+      ])
+  }
+
+  @Test(
+    "runs go on over the border of two L2 tables, and the answer does not depend on the limit", arguments: [1, 2, 7])
+  func tableBorder(limit: Int) throws {
+    var builder = QEDBuilder(size: 4 << 20)
+    builder.set(511, 0)
+    builder.set(512, 0)
+    let place = builder.fill(511, with: 1)
+    builder.fill(512, with: 2)
+    builder.set(513, 1)
+    let image = try QED.open(builder.store(), OpenContext())
+    let all = try allRuns(image)
+    #expect(all.contains(.data(start: 511 * 4096, byteCount: 8192, store: 0, offset: place)))
+    #expect(try allRuns(image, limit: limit) == all)
+  }
+
+  @Test("a part of a cluster is mapped to the part of its bytes")
+  func partOfCluster() throws {
+    var builder = QEDBuilder()
+    let place = builder.fill(3, with: 9)
+    let image = try QED.open(builder.store(), OpenContext())
+    var part: [Extent] = []
+    let end = try image.map(3 * 4096 + 100..<3 * 4096 + 300, limit: 5, into: &part)
+    #expect(end == 3 * 4096 + 300)
+    #expect(part == [.data(start: 3 * 4096 + 100, byteCount: 200, store: 0, offset: place + 100)])
+  }
+
+  @Test("the last cluster of an image whose size is no multiple of the cluster ends with the image")
+  func oddSize() throws {
+    var builder = QEDBuilder(size: 4096 + 512)
+    let place = builder.fill(1, with: 9)
+    #expect(try runs(builder).last == .data(start: 4096, byteCount: 512, store: 0, offset: place))
+  }
+
+  @Test("what the file's last cluster lacks is zero; a cluster behind the end is an error")
+  func cutLastCluster() throws {
+    var builder = QEDBuilder(size: 2 * 4096)
+    let place = builder.fill(0, with: 9)
+    let image = try QED.open(MemoryStore(Array(builder.bytes.dropLast(3000))), OpenContext())
+    #expect(
+      try allRuns(image) == [
+        .data(start: 0, byteCount: 1096, store: 0, offset: place), .zero(start: 1096, byteCount: 3000),
+        .absent(start: 4096, byteCount: 4096),
+      ])
+    #expect(try allRuns(image, limit: 1) == allRuns(image))
+    let cut = try QED.open(MemoryStore(Array(builder.bytes.dropLast(4096))), OpenContext())
+    let error = #expect(throws: ImageError.self) { try allRuns(cut) }
+    #expect(
+      error?.message == "L2 entry 0 of the table at 0x2000 points to byte 0x3000, past the end of the file (0x3000)")
+  }
+
+  @Test(
+    "an L2 entry that names no cluster fails the request, with the entry and its value",
+    arguments: [(2, "no multiple"), (0x3200, "no multiple"), (0x10_0000, "past"), (.max - 4095, "past")]
+      as [(UInt64, String)])
+  func badCluster(entry: UInt64, reason: String) throws {
+    var builder = QEDBuilder()
+    builder.set(5, entry)
+    let error = try #require(try mapError(builder))
+    #expect(error.code == .corrupt)
+    #expect(error.description.hasPrefix("disk.qed: L2 entry 5 of the table at 0x2000 points to byte \(entry.hex), "))
+    #expect(error.description.contains(reason))
+  }
+
+  @Test(
+    "an L1 entry that names no table fails the request, with the entry and its value",
+    arguments: [(1, "no multiple"), (0x2000, "past the end"), (.max - 4095, "past the end")] as [(UInt64, String)])
+  func badTable(entry: UInt64, reason: String) throws {
+    var builder = QEDBuilder()
+    builder.setFirst(0, entry)
+    let error = try #require(try mapError(builder))
+    #expect(error.description.hasPrefix("disk.qed: L1 entry 0 points to byte \(entry.hex), "))
+    #expect(error.description.contains(reason))
+  }
+
+  @Test("entries inside the header clusters are refused")
+  func headerReferences() throws {
+    var builder = QEDBuilder()
+    builder.headerClusters = 2
+    builder.set(0, 4096)
+    let error = try #require(try mapError(builder))
+    #expect(error.description.contains("points to byte 0x1000, inside the header clusters"))
+  }
+
+  @Test("a table longer than a cached page is mapped whole", .timeLimit(.minutes(1)))
+  func longTable() throws {
+    // 32768 entries a table: 256 KiB, four pages.
+    var builder = QEDBuilder(cluster: 65536, tableClusters: 4, size: 3 << 30)
+    builder.set(8191, 1)
+    builder.set(8192, 1)
+    builder.set(32767, 1)
+    builder.set(32768, 1)
+    let zeros = try runs(builder).filter { $0.kind == .zero }
+    #expect(zeros.map(\.start) == [0x1fff_0000, 0x7fff_0000])
+    #expect(zeros.map(\.byteCount) == [131072, 131072])
+  }
+
+  @Test("the largest image maps at once, reading nothing but its L1 table", .timeLimit(.minutes(1)))
+  func hugeEmpty() throws {
+    let builder = QEDBuilder(cluster: 4 << 20, tableClusters: 4, size: (1 << 63) - 512)
+    let image = try QED.open(builder.store(), OpenContext())
+    var part: [Extent] = []
+    let end = try image.map(0..<image.byteCount, limit: 1, into: &part)
+    #expect(end == part[0].end)
+    #expect(part == [.absent(start: 0, byteCount: end)])
+    #expect(end >= 1 << 50)
+  }
+}
