@@ -8,11 +8,11 @@ package enum MeasureVerb: Verb {
   package static let operands = "[FILENAME | --size SIZE]"
   package static let options =
     [
-      SharedOptions.format,
-      OptionSpec("O", "target-format", .required("FORMAT"), "format of the image to be made (raw)"),
+      SharedOptions.formatLetter,
+      OptionSpec("O", nil, .required("FORMAT"), "format of the image to be made (raw)"),
       OptionSpec("o", nil, .required("OPTIONS"), "options of that format"),
       OptionSpec(nil, "size", .required("SIZE"), "measure an empty disk of this size"),
-      OptionSpec("l", "snapshot", .required("SNAPSHOT"), "measure an internal snapshot"),
+      OptionSpec("l", nil, .required("SNAPSHOT"), "measure an internal snapshot"),
       SharedOptions.output, SharedOptions.forceShare,
     ] + SharedOptions.opening
 
@@ -27,7 +27,7 @@ package enum MeasureVerb: Verb {
     guard size != nil || !operands.isEmpty else {
       throw Failure("Either --size N or one filename must be specified.")
     }
-    try TargetFormat.requireRaw(call.options.value("target-format") ?? "raw")
+    try TargetFormat.requireRaw(call.options.value("O") ?? "raw")
     do throws(Failure) {
       try TargetFormat.checkRawOptions(call.options.values("o"))
     } catch {
@@ -42,9 +42,9 @@ package enum MeasureVerb: Verb {
 
   private static func diskByteCount(_ operand: Argument, _ call: Invocation) throws(Failure) -> UInt64 {
     let source = try call.source(operand)
-    try call.checkFormatOptions()
-    var options = try call.openOptions()
-    options.snapshot = try call.options.value("snapshot").map(SnapshotParameter.name)
+    try call.checkFormatOptions(["f"])
+    var options = try call.openOptions(formatKey: "f")
+    options.snapshot = try call.options.value("l").map(SnapshotParameter.name)
     return try call.open(source, options).byteCount
   }
 
@@ -77,7 +77,7 @@ package enum TargetFormat {
     guard call.options.values("o").contains(where: { OptionString.parse($0).contains { $0.key == "help" } }) else {
       return false
     }
-    try requireRaw(call.options.value("target-format") ?? "raw")
+    try requireRaw(call.options.value("O") ?? "raw")
     call.output.write(line: "Supported options:")
     call.output.write(line: "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)")
     call.output.write(line: "  size=<size>            - Virtual disk size")
