@@ -161,7 +161,8 @@ extension Descriptor {
   func backing() throws(ImageError) -> BackingReference? {
     guard parentContentID != Self.noContentID else { return nil }
     guard let parentHint, !parentHint.isEmpty else {
-      throw .corrupt("the descriptor has a parent (parentCID \(parentContentID.hex8)), and no parentFileNameHint names it")
+      throw .corrupt(
+        "the descriptor has a parent (parentCID \(parentContentID.hex8)), and no parentFileNameHint names it")
     }
     var names = paths(parentHint)
     if let last = names.last, let component = last.lastComponent {

@@ -35,7 +35,9 @@ package struct RunAppender: Sendable {
   ) -> Bool {
     let present = offset < storeByteCount ? min(byteCount, storeByteCount &- offset) : 0
     if present > 0 {
-      guard append(.data(start: start, byteCount: present, store: store, offset: offset), to: &list) else { return false }
+      guard append(.data(start: start, byteCount: present, store: store, offset: offset), to: &list) else {
+        return false
+      }
     }
     guard present < byteCount else { return true }
     return append(.zero(start: start &+ present, byteCount: byteCount &- present), to: &list)

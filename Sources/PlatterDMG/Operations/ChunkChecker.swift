@@ -4,6 +4,8 @@ import PlatterCrypto
 
 /// Reads, decodes and sums chunks: one worker's part of a check, with its buffers.
 final class ChunkChecker {
+  /// Chunks that decode to more are decoded in pieces.
+  private static let maximumUnitByteCount: UInt64 = 8 << 20
   private static let pieceByteCount = 1 << 20
 
   private let plan: CheckPlan
@@ -76,6 +78,7 @@ final class ChunkChecker {
     guard let codec = run.kind.codec else {
       return try read(FileRange(offset: run.offset, byteCount: run.byteCount), body)
     }
+    guard run.byteCount <= Self.maximumUnitByteCount else { return try decodeInPieces(run, codec, body) }
     let packedByteCount = Int(run.packedByteCount)
     let byteCount = Int(run.byteCount)
     if packed.byteCount < packedByteCount { packed = AlignedBuffer(byteCount: packedByteCount) }
@@ -106,6 +109,22 @@ final class ChunkChecker {
 
   private static func lend(_ buffer: borrowing AlignedBuffer, count: Int, _ body: (RawSpan) -> Void) {
     body(buffer.bytes.extracting(0..<count))
+  }
+
+  private func decodeInPieces(_ run: Run, _ codec: PackedCodec, _ body: (RawSpan) -> Void) throws(ImageError) {
+    let store = plan.store
+    var taken: UInt64 = 0
+    try StreamDecoder(codec: codec, byteCount: run.byteCount).decode(
+      input: { buffer throws(ImageError) in
+        let count = Int(min(UInt64(buffer.byteCount), UInt64(run.packedByteCount) - taken))
+        guard count > 0 else { return 0 }
+        try buffer.withPart(0..<count) { part throws(ImageError) in
+          try store.readFully("the chunk", into: &part, at: run.offset + taken)
+        }
+        taken += UInt64(count)
+        return count
+      },
+      output: { piece throws(ImageError) in body(piece) })
   }
 
   private func wrongLength(_ produced: UInt64, _ run: Run) -> ImageError {

@@ -26,6 +26,9 @@ package struct OptionSpec: Sendable {
   package var key: String { long ?? short.map(String.init) ?? "" }
 
   package var takesArgument: Bool { argument != .none }
+
+  /// The option exists under the program's own name only.
+  package var isOwn: Bool { long == "references" }
 }
 
 /// Options that several verbs share, so that they read alike everywhere.
@@ -36,6 +39,8 @@ package enum SharedOptions {
   package static let imageOptions = OptionSpec(
     nil, "image-opts", "read image names as KEY=VALUE,... lists")
   package static let format = OptionSpec("f", "format", .required("FORMAT"), "format of the image; else it is probed")
+  /// The same without a long name, where qemu-img has none: another name would change which abbreviations are clear.
+  package static let formatLetter = OptionSpec("f", nil, .required("FORMAT"), "format of the image; else it is probed")
   package static let output = OptionSpec(nil, "output", .required("human|json"), "form of the output")
   package static let forceShare = OptionSpec(
     "U", "force-share", "read even while another program writes the image")

@@ -103,8 +103,9 @@ extension ParsedOptions {
   }
 
   deinit {
-    for unsafe word in unsafe vector { unsafe free(word) }
-    for unsafe option in unsafe longs { unsafe free(UnsafeMutablePointer(mutating: option.name)) }
+    // By index: the formatter takes the "unsafe" out of a loop over pointers.
+    for index in 0..<count { unsafe vector[index]?.deallocate() }
+    for index in 0..<(unsafe longs.count) { unsafe longs[index].name.deallocate() }
     unsafe vector.deallocate()
     unsafe longs.deallocate()
   }

@@ -56,8 +56,8 @@ package struct ImageSource: Sendable {
   }
 
   private static let networkProtocols: Set<String> = [
-    "nbd", "nbd+tcp", "nbd+unix", "nbds", "http", "https", "ftp", "ftps", "ssh", "rbd", "iscsi", "nfs", "gluster", "fat",
-    "blkdebug", "blkverify", "null-co", "null-aio", "nvme", "host_device", "host_cdrom", "quorum",
+    "nbd", "nbd+tcp", "nbd+unix", "nbds", "http", "https", "ftp", "ftps", "ssh", "rbd", "iscsi", "nfs", "gluster",
+    "fat", "blkdebug", "blkverify", "null-co", "null-aio", "nvme", "host_device", "host_cdrom", "quorum",
   ]
 
   private static func withoutFilePrefix(_ bytes: [UInt8]) -> [UInt8] {

@@ -17,14 +17,15 @@ package enum CheckVerb: Verb {
   private static let unsupportedStatus: Int32 = 63
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
-    let isJSON = try call.wantsJSON()
     if let repair = call.options.value("repair") {
       guard ["leaks", "all"].contains(repair) else {
         throw Failure("Unknown option value for -r (expecting 'leaks' or 'all'): \(repair)", isUsage: true)
       }
       throw Failure("not supported yet by platter: check -r")
     }
-    let source = try call.source(try call.singleOperand())
+    let operand = try call.singleOperand()
+    let isJSON = try call.wantsJSON()
+    let source = try call.source(operand)
     try call.checkFormatOptions()
     var openOptions = try call.openOptions()
     openOptions.opensBacking = false

@@ -12,7 +12,7 @@ package enum ChecksumVerb: Verb {
       OptionSpec(
         nil, "method", .required("METHOD"),
         "sha256-64k: over the parts that are not zero (default); sha256: as sha256sum of the raw disk"),
-      OptionSpec("l", "snapshot", .required("SNAPSHOT"), "read an internal snapshot"),
+      OptionSpec("l", nil, .required("SNAPSHOT"), "read an internal snapshot"),
       OptionSpec("m", nil, .required("COUNT"), "threads, 1 to 64"),
       SharedOptions.output, SharedOptions.sourceCache, SharedOptions.quiet, SharedOptions.progress,
       SharedOptions.progressForm, SharedOptions.forceShare,
@@ -24,7 +24,7 @@ package enum ChecksumVerb: Verb {
     let source = try call.source(try call.singleOperand())
     try call.checkFormatOptions()
     var openOptions = try call.openOptions()
-    openOptions.snapshot = try call.options.value("snapshot").map(SnapshotParameter.name)
+    openOptions.snapshot = try call.options.value("l").map(SnapshotParameter.name)
     let image = try call.open(source, openOptions)
     var checksum = Checksum(image)
     checksum.method = method

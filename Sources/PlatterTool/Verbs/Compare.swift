@@ -8,8 +8,8 @@ package enum CompareVerb: Verb {
   package static let operands = "FILENAME1 FILENAME2"
   package static let options =
     [
-      SharedOptions.format,
-      OptionSpec("F", "second-format", .required("FORMAT"), "format of the second image"),
+      SharedOptions.formatLetter,
+      OptionSpec("F", nil, .required("FORMAT"), "format of the second image"),
       OptionSpec("s", nil, "sizes and allocation must agree too"),
       SharedOptions.sourceCache, SharedOptions.quiet, SharedOptions.progress, SharedOptions.progressForm,
       SharedOptions.forceShare,
@@ -21,9 +21,9 @@ package enum CompareVerb: Verb {
     let first: DiskImage
     let second: DiskImage
     do throws(Failure) {
-      try call.checkFormatOptions(["format", "second-format"])
-      first = try call.open(try call.source(operands[0]), try call.openOptions())
-      second = try call.open(try call.source(operands[1]), try call.openOptions(formatKey: "second-format"))
+      try call.checkFormatOptions(["f", "F"])
+      first = try call.open(try call.source(operands[0]), try call.openOptions(formatKey: "f"))
+      second = try call.open(try call.source(operands[1]), try call.openOptions(formatKey: "F"))
     } catch {
       throw error.with(status: 2)
     }

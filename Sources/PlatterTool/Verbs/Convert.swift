@@ -9,13 +9,13 @@ package enum ConvertVerb: Verb {
   package static let operands = "FILENAME [FILENAME2 ...] OUTPUT_FILENAME"
   package static let options =
     [
-      SharedOptions.format,
-      OptionSpec("O", "target-format", .required("FORMAT"), "format of the image to be made (raw)"),
+      SharedOptions.formatLetter,
+      OptionSpec("O", nil, .required("FORMAT"), "format of the image to be made (raw)"),
       OptionSpec("o", nil, .required("OPTIONS"), "options of that format"),
-      OptionSpec("B", "backing", .required("FILE"), "make the new image an overlay of this one"),
-      OptionSpec("F", "backing-format", .required("FORMAT"), "format of that one"),
+      OptionSpec("B", nil, .required("FILE"), "make the new image an overlay of this one"),
+      OptionSpec("F", nil, .required("FORMAT"), "format of that one"),
       OptionSpec("c", nil, "compress"),
-      OptionSpec("l", "snapshot", .required("SNAPSHOT"), "read an internal snapshot"),
+      OptionSpec("l", nil, .required("SNAPSHOT"), "read an internal snapshot"),
       OptionSpec("S", nil, .required("SIZE"), "runs of zeros this long become holes (4k); 0: no holes"),
       OptionSpec("m", nil, .required("COUNT"), "threads, 1 to 16"),
       OptionSpec("W", nil, "write out of order (always so where it can be)"),
@@ -33,6 +33,7 @@ package enum ConvertVerb: Verb {
     ] + SharedOptions.opening
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
+    if try TargetFormat.writeHelp(call) { return 0 }
     let request = try ConvertRequest(call)
     let progress = ProgressDisplay(try call.progressForm(), toStandardError: request.isStream)
     let sources = try request.openSources(call)
@@ -70,9 +71,6 @@ private struct ConvertRequest {
 
   init(_ call: Invocation) throws(Failure) {
     let options = call.options
-    if let format = options.value("target-format"), options.values("o").contains("help") {
-      try TargetFormat.requireRaw(format)
-    }
     guard options.operands.count >= 2, let target = options.operands.last else {
       throw Failure("Must specify image file name")
     }
@@ -94,7 +92,7 @@ private struct ConvertRequest {
     // One worker, so that what waits for the rate is all there is.
     if bytesPerSecond != nil { copy.workerCount = 1 }
     copyOptions = copy
-    try call.checkFormatOptions()
+    try call.checkFormatOptions(["f"])
   }
 
   private static func readSparse(_ options: ParsedOptions, into copy: inout Convert.Options) throws(Failure) {
@@ -124,16 +122,18 @@ private struct ConvertRequest {
     }
     if options.has("C"), options.has("S") { throw Failure("Cannot enable copy offloading when -S is used") }
     if options.has("C"), options.has("salvage") { throw Failure("Cannot use copy offloading in salvaging mode") }
-    try TargetFormat.requireRaw(options.value("target-format") ?? "raw")
+    try TargetFormat.requireRaw(options.value("O") ?? "raw")
     if options.has("c") { throw Failure("Compression not supported for this file format") }
-    if options.has("backing") { throw Failure("Backing file not supported for file format 'raw'") }
+    if options.has("B") { throw Failure("Backing file not supported for file format 'raw'") }
+    if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }
+    if options.has("n"), options.has("o") { throw Failure("-o has no effect when skipping image creation") }
     if options.has("bitmaps") { throw Failure("Format driver 'raw' does not support bitmaps") }
     if options.has("salvage") { throw Failure("not supported yet by platter: convert --salvage") }
   }
 
   func openSources(_ call: Invocation) throws(Failure) -> [DiskImage] {
-    var openOptions = try call.openOptions()
-    openOptions.snapshot = try call.options.value("snapshot").map(SnapshotParameter.name)
+    var openOptions = try call.openOptions(formatKey: "f")
+    openOptions.snapshot = try call.options.value("l").map(SnapshotParameter.name)
     if openOptions.snapshot != nil, sourceArguments.count > 1 {
       throw Failure("No support for concatenating multiple snapshot")
     }
@@ -155,16 +155,16 @@ private struct ConvertRequest {
     guard call.program.isDropIn, !isStream, error.file == name || error.code == .busy else {
       return OpenFailure.withHint(error)
     }
-    var failure = OpenFailure.withHint(error)
+    let isOpening = error.message.hasPrefix("cannot be opened")
     if error.code == .busy {
-      failure.sentences = ["\(name): error while converting raw: \(error.message)"]
-    } else if isExisting, error.code == .invalidArgument {
-      failure.sentences = ["output file is smaller than input file"]
-    } else if isExisting, error.message.hasPrefix("cannot be opened"), let reason = error.errno {
-      failure.sentences = ["Could not open '\(name)': Could not open '\(name)': \(reason.description)"]
-    } else if error.message.hasPrefix("cannot be opened"), let reason = error.errno {
-      failure.sentences = ["\(name): error while converting raw: Could not create '\(name)': \(reason.description)"]
+      return Failure(
+        "\(name): error while converting raw: \(error.message)",
+        hint: "Is another process using the image [\(name)]?")
     }
-    return failure
+    if isExisting, error.code == .invalidArgument { return Failure("output file is smaller than input file") }
+    guard isOpening, let reason = error.errno else { return OpenFailure.withHint(error) }
+    return isExisting
+      ? Failure("Could not open '\(name)': Could not open '\(name)': \(reason.description)")
+      : Failure("\(name): error while converting raw: Could not create '\(name)': \(reason.description)")
   }
 }

@@ -18,14 +18,15 @@ package enum MapVerb: Verb {
   private static let batchCount = 1024
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
-    let isJSON = try call.wantsJSON()
     let start = try call.options.value("start-offset").map { text throws(Failure) in
       try SizeText.option(text, named: "start offset")
     }
     let length = try call.options.value("max-length").map { text throws(Failure) in
       try SizeText.option(text, named: "max length")
     }
-    let source = try call.source(try call.singleOperand())
+    let operand = try call.singleOperand()
+    let isJSON = try call.wantsJSON()
+    let source = try call.source(operand)
     try call.checkFormatOptions()
     let image = try call.open(source, try call.openOptions())
     let first = start ?? 0

@@ -8,11 +8,11 @@ package enum MeasureVerb: Verb {
   package static let operands = "[FILENAME | --size SIZE]"
   package static let options =
     [
-      SharedOptions.format,
-      OptionSpec("O", "target-format", .required("FORMAT"), "format of the image to be made (raw)"),
+      SharedOptions.formatLetter,
+      OptionSpec("O", nil, .required("FORMAT"), "format of the image to be made (raw)"),
       OptionSpec("o", nil, .required("OPTIONS"), "options of that format"),
       OptionSpec(nil, "size", .required("SIZE"), "measure an empty disk of this size"),
-      OptionSpec("l", "snapshot", .required("SNAPSHOT"), "measure an internal snapshot"),
+      OptionSpec("l", nil, .required("SNAPSHOT"), "measure an internal snapshot"),
       SharedOptions.output, SharedOptions.forceShare,
     ] + SharedOptions.opening
 
@@ -27,8 +27,14 @@ package enum MeasureVerb: Verb {
     guard size != nil || !operands.isEmpty else {
       throw Failure("Either --size N or one filename must be specified.")
     }
-    try TargetFormat.requireRaw(call.options.value("target-format") ?? "raw")
-    try TargetFormat.checkRawOptions(call.options.values("o"))
+    try TargetFormat.requireRaw(call.options.value("O") ?? "raw")
+    do throws(Failure) {
+      try TargetFormat.checkRawOptions(call.options.values("o"))
+    } catch {
+      var failure = error
+      failure.sentences.append("Invalid options for file format 'raw'")
+      throw failure
+    }
     let byteCount = if let size { size } else { try diskByteCount(operands[0], call) }
     write(Measurement.raw(byteCount: byteCount), isJSON: isJSON, to: call.output)
     return 0
@@ -36,9 +42,9 @@ package enum MeasureVerb: Verb {
 
   private static func diskByteCount(_ operand: Argument, _ call: Invocation) throws(Failure) -> UInt64 {
     let source = try call.source(operand)
-    try call.checkFormatOptions()
-    var options = try call.openOptions()
-    options.snapshot = try call.options.value("snapshot").map(SnapshotParameter.name)
+    try call.checkFormatOptions(["f"])
+    var options = try call.openOptions(formatKey: "f")
+    options.snapshot = try call.options.value("l").map(SnapshotParameter.name)
     return try call.open(source, options).byteCount
   }
 
@@ -66,6 +72,18 @@ package enum TargetFormat {
     throw Failure("not supported yet by platter: writing the format '\(name)'")
   }
 
+  /// Prints the options of the target's format where `-o help` asks for them. Returns whether it did.
+  package static func writeHelp(_ call: Invocation) throws(Failure) -> Bool {
+    guard call.options.values("o").contains(where: { OptionString.parse($0).contains { $0.key == "help" } }) else {
+      return false
+    }
+    try requireRaw(call.options.value("O") ?? "raw")
+    call.output.write(line: "Supported options:")
+    call.output.write(line: "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)")
+    call.output.write(line: "  size=<size>            - Virtual disk size")
+    return true
+  }
+
   /// The options of a raw target. Returns whether space for all of it is to be reserved.
   @discardableResult
   package static func checkRawOptions(_ lists: [String]) throws(Failure) -> Bool {
@@ -76,11 +94,9 @@ package enum TargetFormat {
       case ("preallocation", "off"?): reserves = false
       case ("preallocation", "falloc"?), ("preallocation", "full"?): reserves = true
       case ("preallocation", let other?):
-        throw Failure("Invalid parameter '\(other)'", hint: nil)
+        throw Failure("invalid parameter value: \(other)")
       default:
-        var failure = Failure("Invalid parameter '\(pair.key)'")
-        failure.sentences.append("Invalid options for file format 'raw'")
-        throw failure
+        throw Failure("Invalid parameter '\(pair.key)'")
       }
     }
     return reserves

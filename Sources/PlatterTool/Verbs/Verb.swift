@@ -24,6 +24,11 @@ package enum Verbs {
     "amend", "bench", "bitmap", "commit", "create", "dd", "rebase", "resize", "snapshot",
   ]
 
+  /// The table of a verb as it holds under a name of the program.
+  package static func options(of verb: any Verb.Type, _ program: ProgramName) -> [OptionSpec] {
+    verb.options.filter { !(program.isDropIn && $0.isOwn) } + [SharedOptions.help]
+  }
+
   package static func named(_ name: String) -> (any Verb.Type)? {
     for verb in all where verb.name == name { return verb }
     return nil

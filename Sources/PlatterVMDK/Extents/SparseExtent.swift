@@ -33,6 +33,10 @@ final class SparseExtent: DiskExtent {
     var isUnclean = false
     /// First byte that a grain may have; for the check.
     var overheadByteCount: UInt64 = 0
+    /// Bytes that the header promises; for the check.
+    var capacityByteCount: UInt64 = 0
+    /// What is wrong with the first directory, where the redundant one stands in for it; for the check.
+    var directoryFault: String?
 
     var tableByteCount: UInt64 { entryCount * 4 }
     /// Guest bytes that a grain table maps.

@@ -26,7 +26,8 @@ package struct COWDHeader: Sendable, Equatable {
 
   package init(parsing bytes: RawSpan) throws(ImageError) {
     guard bytes.littleEndian(at: 0) == Self.magic else { throw .corrupt("the header does not start with \"COWD\"") }
-    guard let version = bytes.littleEndian(at: 4, as: UInt32.self), let capacity = bytes.littleEndian(at: 12, as: UInt32.self),
+    guard let version = bytes.littleEndian(at: 4, as: UInt32.self),
+      let capacity = bytes.littleEndian(at: 12, as: UInt32.self),
       let grain = bytes.littleEndian(at: 16, as: UInt32.self),
       let directory = bytes.littleEndian(at: 20, as: UInt32.self),
       let entries = bytes.littleEndian(at: 24, as: UInt32.self),

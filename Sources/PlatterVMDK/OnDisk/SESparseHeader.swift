@@ -41,7 +41,9 @@ package struct SESparseHeader: Sendable, Equatable {
       words.append(word)
     }
     guard words[0] == Self.magic else { throw .corrupt("the header does not start with 0xcafebabe") }
-    guard words[1] == Self.version else { throw .unsupported("the header has version \(words[1].hex), not 0x200000001") }
+    guard words[1] == Self.version else {
+      throw .unsupported("the header has version \(words[1].hex), not 0x200000001")
+    }
     capacity = words[2]
     guard words[3] == Self.grainSectorCount else {
       throw .unsupported("the header's grain size is \(words[3]) sectors, not 8")
@@ -74,7 +76,9 @@ package struct SESparseHeader: Sendable, Equatable {
     guard bytes.littleEndian(at: 0) == volatileMagic else {
       throw .corrupt("the volatile header does not start with 0xcafecafe")
     }
-    guard let replay = bytes.littleEndian(at: 24, as: UInt64.self) else { throw .truncated("the volatile header is cut") }
+    guard let replay = bytes.littleEndian(at: 24, as: UInt64.self) else {
+      throw .truncated("the volatile header is cut")
+    }
     guard replay == 0 else { throw .unsupported("the journal must be replayed first, which is not supported") }
   }
 }

@@ -60,7 +60,8 @@ package struct SparseHeader: Sendable, Equatable {
   package init(parsing bytes: RawSpan) throws(ImageError) {
     guard bytes.littleEndian(at: 0) == Self.magic else { throw .corrupt("the header does not start with \"KDMV\"") }
     guard bytes.byteCount >= 79, let version = bytes.littleEndian(at: 4, as: UInt32.self),
-      let flags = bytes.littleEndian(at: 8, as: UInt32.self), let capacity = bytes.littleEndian(at: 12, as: UInt64.self),
+      let flags = bytes.littleEndian(at: 8, as: UInt32.self),
+      let capacity = bytes.littleEndian(at: 12, as: UInt64.self),
       let grain = bytes.littleEndian(at: 20, as: UInt64.self),
       let descriptor = bytes.littleEndian(at: 28, as: UInt64.self),
       let descriptorCount = bytes.littleEndian(at: 36, as: UInt64.self),

@@ -101,7 +101,8 @@ struct Opening {
     let store = files.stores[0]
     let length = try store.byteCount()
     guard length <= UInt64(Descriptor.maximumByteCount) else {
-      throw .corrupt("starts neither as an extent nor as a descriptor, which has at most \(Descriptor.maximumByteCount) bytes")
+      throw .corrupt(
+        "starts neither as an extent nor as a descriptor, which has at most \(Descriptor.maximumByteCount) bytes")
     }
     let text = try store.readPrefix(count: Int(length))
     let start = Array(text.prefix(ProbeHead.byteCount))
@@ -133,7 +134,8 @@ struct Opening {
   private func open(_ line: ExtentLine, _ number: Int) throws(ImageError) -> any DiskExtent {
     if line.kind == .zero { return ZeroExtent() }
     guard line.access != .none else {
-      return UnreadableExtent(reason: ImageError(.forbidden, "extent \(number) is marked NOACCESS: it must not be read"))
+      return UnreadableExtent(
+        reason: ImageError(.forbidden, "extent \(number) is marked NOACCESS: it must not be read"))
     }
     guard line.kind != .vmfsRDM, line.kind != .vmfsRaw else {
       throw .unsupported("extent \(number) is a device (\(line.kind.rawValue)), which is not opened")

@@ -29,7 +29,8 @@ struct ExtentOpener {
       grainByteCount: header.grainSectorCount * sectorByteCount, entryCount: UInt64(SparseHeader.tableEntryCount),
       byteCount: sectorCount * sectorByteCount, hasZeroedGrains: header.flags.contains(.zeroedGrains),
       isCompressed: header.isCompressed, hasMarkers: header.flags.contains(.markers), isUnclean: header.isUnclean,
-      overheadByteCount: header.overhead.multiplied(by: sectorByteCount) ?? .max)
+      overheadByteCount: header.overhead.multiplied(by: sectorByteCount) ?? .max,
+      capacityByteCount: header.capacity * sectorByteCount, directoryFault: directories.fault)
     return SparseExtent(
       store: store, index: index, fileByteCount: length, layout: layout, directory: directories.first,
       redundantDirectory: directories.second, warn: context.warn)
@@ -37,7 +38,7 @@ struct ExtentOpener {
 
   /// The grain directory and its copy. Where the first lies outside the file the copy takes its place, with a warning.
   private func directories(_ header: SparseHeader, _ length: UInt64) throws(ImageError)
-    -> (first: PagedTable, second: PagedTable?)
+    -> (first: PagedTable, second: PagedTable?, fault: String?)
   {
     var redundant: PagedTable?
     if header.flags.contains(.redundantDirectory), header.redundantDirectorySector != 0 {
@@ -45,11 +46,11 @@ struct ExtentOpener {
         header.redundantDirectorySector, header.tableCount, length, "redundant grain directory")
     }
     do throws(ImageError) {
-      return (try directory(header.directorySector, header.tableCount, length, "grain directory"), redundant)
+      return (try directory(header.directorySector, header.tableCount, length, "grain directory"), redundant, nil)
     } catch {
       guard let redundant else { throw error }
       context.warn("\(store.name): \(error.message); the redundant grain directory is used instead")
-      return (redundant, nil)
+      return (redundant, nil, error.message)
     }
   }
 
@@ -71,7 +72,9 @@ struct ExtentOpener {
     let length = try store.byteCount()
     let layout = SparseExtent.Layout(
       grainByteCount: header.grainSectorCount * sectorByteCount, entryCount: COWDHeader.tableEntryCount,
-      byteCount: sectors * sectorByteCount, isUnclean: header.isUnclean, overheadByteCount: UInt64(COWDHeader.byteCount))
+      byteCount: sectors * sectorByteCount, isUnclean: header.isUnclean,
+      overheadByteCount: UInt64(COWDHeader.byteCount),
+      capacityByteCount: header.capacity * sectorByteCount)
     let extent = SparseExtent(
       store: store, index: index, fileByteCount: length, layout: layout,
       directory: try directory(header.directorySector, header.tableCount, length, "grain directory"),
