@@ -81,6 +81,7 @@ let package = Package(
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
+    tests("InteropTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests(
       "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
