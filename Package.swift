@@ -79,6 +79,7 @@ let package = Package(
     tests(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
+    tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
     tests("InteropTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
@@ -87,11 +88,13 @@ let package = Package(
       "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "TestSupport"]),
+    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )
@@ -106,6 +109,8 @@ if Context.environment["PLATTER_FUZZ"] != nil {
   package.targets += [
     fuzz("image", ["Platter", "PlatterCore"]),
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
+    fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
     fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
   ]
 }

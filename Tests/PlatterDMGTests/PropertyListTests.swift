@@ -119,7 +119,9 @@ struct PropertyListTests {
 
   @Test("a block table of more than a million chunks' room is refused while it is read")
   func giantData() {
-    let image = image { $0.replacing("<data>", with: "<data>" + String(repeating: "AAAA", count: 14_000_000), maxReplacements: 1) }
+    let image = image {
+      $0.replacing("<data>", with: "<data>" + String(repeating: "AAAA", count: 14_000_000), maxReplacements: 1)
+    }
     let error = #expect(throws: ImageError.self) { try open(image) }
     #expect(error?.message.contains("a block table has more than") == true)
   }

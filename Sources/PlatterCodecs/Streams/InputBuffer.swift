@@ -15,7 +15,6 @@ import PlatterCore
   init(capacity: Int) {
     self.capacity = capacity
     unsafe base = .allocate(byteCount: capacity, alignment: 64)
-    _ = unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: capacity)
   }
 
   deinit { unsafe base.deallocate() }

@@ -114,8 +114,7 @@ final class ChunkChecker {
   private func decodeInPieces(_ run: Run, _ codec: PackedCodec, _ body: (RawSpan) -> Void) throws(ImageError) {
     let store = plan.store
     var taken: UInt64 = 0
-    var produced: UInt64 = 0
-    try StreamDecoder(codec: codec).decode(
+    try StreamDecoder(codec: codec, byteCount: run.byteCount).decode(
       input: { buffer throws(ImageError) in
         let count = Int(min(UInt64(buffer.byteCount), UInt64(run.packedByteCount) - taken))
         guard count > 0 else { return 0 }
@@ -125,12 +124,7 @@ final class ChunkChecker {
         taken += UInt64(count)
         return count
       },
-      output: { piece throws(ImageError) in
-        produced += UInt64(piece.byteCount)
-        guard produced <= run.byteCount else { throw wrongLength(produced, run) }
-        body(piece)
-      })
-    guard produced == run.byteCount else { throw wrongLength(produced, run) }
+      output: { piece throws(ImageError) in body(piece) })
   }
 
   private func wrongLength(_ produced: UInt64, _ run: Run) -> ImageError {

@@ -91,21 +91,4 @@ struct Opening {
       path, from: context.path, what: "data file", isWritable: context.isWritable)
     return (name, file)
   }
-
-  /// The cipher of an encrypted image, none for a plain one.
-  func ciphers(_ context: OpenContext) throws(ImageError) -> [any SectorCipher] {
-    let crypto = extensions.bytes(of: HeaderExtensions.Kind.crypto)
-    guard (crypto != nil) == (header.encryption == .luks) else {
-      throw .corrupt(
-        crypto == nil
-          ? "the image is encrypted with LUKS, but has no crypto header extension"
-          : "the image has a crypto header extension, but is not encrypted with LUKS")
-    }
-    guard header.encryption != .none else { return [] }
-    if let crypto { _ = try CryptoExtension(parsing: crypto, header, fileByteCount: fileByteCount) }
-    guard context.isForFactsOnly else {
-      throw .unsupported("the image is encrypted (method \(header.encryption.rawValue)), which is not supported yet")
-    }
-    return []
-  }
 }

@@ -13,7 +13,7 @@ final class Volume: Sendable {
   let areSparse: [Bool]
   /// The store that guest bytes lie in; nil where it is not open (facts only).
   let dataStore: UInt16?
-  let ciphers: [any SectorCipher]
+  let encryption: Encryption
   let backing: BackingReference?
   let dataFileName: String?
   let snapshots: [SnapshotRecord]
@@ -61,7 +61,7 @@ final class Volume: Sendable {
     bitmaps = try opening.bitmaps(isWritable: context.isWritable, warnings: &warnings)
     for warning in warnings { context.warn(warning) }
     self.warnings = warnings
-    ciphers = try opening.ciphers(context)
+    encryption = try opening.encryption(context)
     tables = TableReader(store, geometry, fileByteCount: byteCounts[0])
   }
 

@@ -6,6 +6,10 @@ extension VMDKImage: CheckableMap {
   /// Cost: one read per grain table and, in a streamOptimized extent, one per grain; memory in proportion to the grains.
   package func check(workers: Int, progress: @escaping @Sendable (Double) -> Bool) throws(ImageError) -> CheckReport {
     var check = ImageCheck()
+    let promised = descriptor.extents.reduce(0) { $0 &+ $1.sectorCount }
+    if !descriptor.extents.isEmpty, promised != byteCount / sectorByteCount {
+      check.corrupt("the descriptor's extents have \(promised) sectors, and the disk \(byteCount / sectorByteCount)")
+    }
     for part in parts {
       let offset = Double(part.start)
       let name = parts.count > 1 && !part.fileName.isEmpty ? "\(part.fileName): " : ""
