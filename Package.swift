@@ -79,11 +79,22 @@ let package = Package(
     tests(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
+    tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
+    tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
+    tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
+    tests("InteropTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests(
+      "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore"]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
+    tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
+    tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
+    tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "TestSupport"]),
+    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )
@@ -96,7 +107,12 @@ if Context.environment["PLATTER_FUZZ"] != nil {
       name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
   }
   package.targets += [
+    fuzz("image", ["Platter", "PlatterCore"]),
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
+    fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
     fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("qed", ["PlatterQED", "PlatterCore"]),
+    fuzz("vmdk", ["PlatterVMDK", "PlatterCore"]),
+    fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
   ]
 }

@@ -183,8 +183,8 @@ def qcow2(output, source):
 
 
 def million(output, extents=1_000_000, size=1 << 40):
-    """A qcow2 of 1 TiB whose map has a million entries: one cluster of data in every 2 MiB or so. The clusters are holes
-    of the file, so it needs little space."""
+    """A qcow2 of 1 TiB whose map has a million entries: one cluster of data in every 2 MiB or so. All of them lie at the
+    same two places of the file, so it needs little space."""
     extents, size = int(extents), int(size)
     tables = -(-size // (CLUSTER * 8192))
     l1_clusters = -(-tables * 8 // CLUSTER)
@@ -194,7 +194,7 @@ def million(output, extents=1_000_000, size=1 << 40):
     l2 = [bytearray(CLUSTER) for _ in range(tables)]
     for number in range(extents // 2):
         index = int(number * step) + 1
-        struct.pack_into(">Q", l2[index // 8192], index % 8192 * 8, (first + number * 2) * CLUSTER | 1 << 63)
+        struct.pack_into(">Q", l2[index // 8192], index % 8192 * 8, (first + number % 2) * CLUSTER | 1 << 63)
     with open(output, "wb") as file:
         refcount_table = (1 + l1_clusters + tables) * CLUSTER
         file.write(struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, size, 0, tables, CLUSTER,
@@ -204,7 +204,8 @@ def million(output, extents=1_000_000, size=1 << 40):
         for number, table in enumerate(l2):
             file.seek((1 + l1_clusters + number) * CLUSTER)
             file.write(table)
-        file.truncate((first + extents) * CLUSTER)
+        file.seek(first * CLUSTER)
+        file.write(b"\xa5" * 2 * CLUSTER)
 
 
 # --- DMG -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #ifdef __linux__
+#include <iconv.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/random.h>
@@ -129,3 +130,21 @@ int platter_open_temporary(const char *path) {
   }
   return fd;
 }
+
+#ifdef __linux__
+ssize_t platter_to_utf8(const char *encoding, const uint8_t *text, size_t length, uint8_t *output, size_t capacity) {
+  iconv_t converter = iconv_open("UTF-8", encoding);
+  if (converter == (iconv_t)-1) return -1;
+  char *from = (char *)text, *to = (char *)output;
+  size_t left = length, room = capacity;
+  size_t result = iconv(converter, &from, &left, &to, &room);
+  if (result != (size_t)-1) result = iconv(converter, NULL, NULL, &to, &room);
+  iconv_close(converter);
+  return result == (size_t)-1 ? -1 : (ssize_t)(capacity - room);
+}
+#else
+ssize_t platter_to_utf8(const char *encoding, const uint8_t *text, size_t length, uint8_t *output, size_t capacity) {
+  (void)encoding, (void)text, (void)length, (void)output, (void)capacity;
+  return unsupported();
+}
+#endif

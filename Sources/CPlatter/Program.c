@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 void platter_getopt_restart(void) {
   opterr = 0;
@@ -64,4 +65,11 @@ int platter_format_three_digits(double value, char *text, size_t capacity) {
 
 int platter_format_two_decimals(double value, char *text, size_t capacity) {
   return snprintf(text, capacity, "%.2f", value);
+}
+
+int platter_format_local_time(int64_t seconds, char *text, size_t capacity) {
+  time_t time = (time_t)seconds;
+  struct tm parts;
+  if (!localtime_r(&time, &parts)) return 0;
+  return (int)strftime(text, capacity, "%Y-%m-%d %H:%M:%S", &parts);
 }

@@ -4,6 +4,7 @@
 // Driver options: "offset" and "size" pick a part of the file.
 
 package import PlatterCore
+import Synchronization
 
 /// The raw format.
 package enum Raw: ImageFormat {
@@ -52,15 +53,16 @@ package enum Raw: ImageFormat {
 /// A part of a file as a disk.
 final class RawMap: ImageMap {
   var formatName: String { Raw.name }
-  let byteCount: UInt64
+  var byteCount: UInt64 { size.load(ordering: .relaxed) }
   let stores: [any ByteStore]
   /// Where the disk starts in the file.
   private let offset: UInt64
+  private let size: Atomic<UInt64>
 
   init(_ store: any ByteStore, offset: UInt64, byteCount: UInt64) {
     stores = [store]
     self.offset = offset
-    self.byteCount = byteCount
+    size = Atomic(byteCount)
   }
 
   func map(_ range: Range<UInt64>, limit: Int, into extents: inout [Extent]) throws(ImageError) -> UInt64 {
@@ -69,5 +71,39 @@ final class RawMap: ImageMap {
         start: range.lowerBound, byteCount: range.upperBound - range.lowerBound, store: 0,
         offset: offset + range.lowerBound, isSparse: true))
     return range.upperBound
+  }
+}
+
+/// Everything is in place: there is nothing to allocate and nothing to order.
+extension RawMap: WritableMap {
+  var mapUnit: UInt64 { 1 }
+  var mustPublishSoon: Bool { false }
+
+  func prepareToWrite(_ barrier: Barrier) throws(ImageError) {}
+  func changed(_ range: Range<UInt64>) throws(ImageError) {}
+  func publish(_ barrier: Barrier) throws(ImageError) {}
+  func close(_ barrier: Barrier) throws(ImageError) { try barrier() }
+
+  func allocate(_ range: Range<UInt64>) throws(ImageError) -> Allocation {
+    preconditionFailure("every byte of a raw disk is written in place")
+  }
+  func allocatePacked(unitStart: UInt64, byteCount: Int) throws(ImageError) -> Allocation? { nil }
+  func link(_ allocation: Allocation) throws(ImageError) {}
+  func abandon(_ allocation: Allocation) {}
+
+  func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
+    let host = range.lowerBound + offset..<range.upperBound + offset
+    switch result {
+    case .zeroKeepingSpace: try stores[0].zero(host)
+    case .zero, .discard: try stores[0].punch(host)
+    case .absent: return .cannot
+    }
+    return .done
+  }
+
+  func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
+    guard offset == 0 else { throw .invalidArgument("a part of a file (option \"offset\") cannot be resized") }
+    try stores[0].resize(to: byteCount)
+    size.store(byteCount, ordering: .relaxed)
   }
 }

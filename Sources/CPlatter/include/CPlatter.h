@@ -44,6 +44,9 @@ int platter_open_temporary(const char *path);
 // Random bytes of the operating system; 0 or -1.
 int platter_random(void *bytes, size_t count);
 
+// Text of an encoding, by its name in iconv's terms, as UTF-8; returns its bytes, or -1.
+ssize_t platter_to_utf8(const char *encoding, const uint8_t *text, size_t length, uint8_t *output, size_t capacity);
+
 // Whether the processor computes CRC-32C itself.
 int platter_has_crc32c(void);
 // The CRC-32C register after `bytes`, by that instruction; neither start nor result is inverted here.

@@ -3,6 +3,7 @@
 #define CPLATTER_PROGRAM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 // One long option; `value` is what platter_getopt_next returns for it.
 struct platter_long_option {
@@ -28,5 +29,8 @@ int platter_take_progress_request(void);
 // "%.3g" and "%.2f" in the C locale; return the length.
 int platter_format_three_digits(double value, char *text, size_t capacity);
 int platter_format_two_decimals(double value, char *text, size_t capacity);
+
+// "2026-11-21 08:18:14" in the machine's zone; returns the length, or 0 where the year does not fit.
+int platter_format_local_time(int64_t seconds, char *text, size_t capacity);
 
 #endif

@@ -49,6 +49,13 @@ final class UnitCache: Sendable {
     }
   }
 
+  func removeAll() {
+    state.withLock { state in
+      state.units.removeAll()
+      state.byteCount = 0
+    }
+  }
+
   private static func oldest(_ state: State) -> Key? {
     var oldest: (key: Key, use: UInt64)?
     for (key, value) in state.units where value.lastUse < oldest?.use ?? .max { oldest = (key, value.lastUse) }

@@ -5,12 +5,13 @@ import PlatterQCOW2
 import PlatterQED
 import PlatterRaw
 import PlatterVHDX
+import PlatterVMDK
 
 /// The formats that this library opens, and those it knows by sight only.
 package enum Formats {
   /// In the order in which ties between probes are decided.
   package static let all: [any ImageFormat.Type] = [
-    QCOW2.self, QED.self, VHDX.self, LUKS.self, DMG.self, Raw.self,
+    QCOW2.self, QED.self, VMDK.self, VHDX.self, LUKS.self, DMG.self, Raw.self,
   ]
 
   /// The surest answer that a probe can give.

@@ -134,11 +134,11 @@ private final class CompareEngine: Sendable {
     Run(run.extent.clipped(to: range), depth: run.depth)
   }
 
-  /// What strict comparison looks at: whether the bytes are data, zero, and there at all.
+  /// What strict comparison looks at: whether the bytes are data, zero, there at all, and at a place of their own.
   private static func status(_ run: Run?, _ image: DiskImage) -> [Bool] {
-    guard let run else { return [false, true, false] }
+    guard let run else { return [false, true, false, false] }
     let status = BlockStatus(run, isRaw: image.layers[Int(run.depth)].map.formatName == "raw")
-    return [status.isData, status.isZero, status.isPresent]
+    return [status.isData, status.isZero, status.isPresent, status.hasOffset]
   }
 
   private func compareWithZero(

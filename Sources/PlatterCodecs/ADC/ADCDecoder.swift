@@ -1,4 +1,4 @@
-package import PlatterCore
+import PlatterCore
 
 /// Apple Data Compression: byte-oriented LZ77 with a window of 64 KiB. No header, no end mark, no checksum; the size of
 /// the output is known from elsewhere.
@@ -8,78 +8,87 @@ package import PlatterCore
 /// | 0x80..0xFF | 1 + n | n = (byte & 0x7F) + 1 literals follow |
 /// | 0x40..0x7F | 3 | (byte & 0x3F) + 4 bytes from 1 + the next two bytes (big-endian) back |
 /// | 0x00..0x3F | 2 | (byte >> 2) + 3 bytes from 1 + (the low two bits, next byte) back |
-package enum ADCDecoder {
+enum ADCDecoder {
+  static let windowByteCount = 1 << 16
+  /// Most that one action takes, and gives.
+  static let maximumActionByteCount = 129
+  static let maximumOutputByteCount = 128
+
   /// Decodes until `output` is full; later input is ignored.
   ///
   /// - Returns: `output.byteCount`.
   /// - Throws: `.corrupt` where the input ends early, a copy starts before the output, or the last action gives too
   ///   much. Cost: linear.
-  package static func decode(_ packed: RawSpan, into output: inout MutableRawSpan) throws(ImageError) -> Int {
-    var failure: ImageError?
-    unsafe packed.withUnsafeBytes { source in
-      unsafe output.withUnsafeMutableBytes { target in
-        failure = unsafe run(source, target)
+  static func decode(_ packed: RawSpan, into output: inout MutableRawSpan) throws(ImageError) -> Int {
+    try unsafe packed.withUnsafeBytes { source throws(ImageError) in
+      try unsafe output.withUnsafeMutableBytes { buffer throws(ImageError) in
+        guard let base = buffer.baseAddress else { return 0 }
+        var target = unsafe OutputTarget(base: base, capacity: buffer.count, written: 0)
+        _ = try unsafe run(source, &target, isLast: true)
+        guard target.written == target.capacity else { throw cutShort }
+        return target.written
       }
     }
-    if let failure { throw failure }
-    return output.byteCount
   }
 
-  /// Every access below lies behind a test of `read` and `written` against the two counts.
-  private static func run(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer) -> ImageError? {
+  /// Carries out actions until `target` is full or `source` is used up.
+  ///
+  /// - Parameter isLast: no more of either will come. Otherwise stops where the next action might not fit.
+  /// - Returns: bytes taken from `source`.
+  static func run(_ source: UnsafeRawBufferPointer, _ target: inout OutputTarget, isLast: Bool) throws(ImageError)
+    -> Int
+  {
+    guard let base = source.baseAddress else { return 0 }
     var read = 0
-    var written = 0
-    while written < target.count {
-      guard read < source.count else { return cutShort(written, target.count) }
-      let opcode = unsafe source[read]
-      let action = ADCAction(opcode)
-      guard action.byteCount <= source.count - read else { return cutShort(written, target.count) }
-      guard action.length <= target.count - written else { return tooLong(target.count) }
-      if opcode & 0x80 != 0 {
-        unsafe target.baseAddress.unsafelyUnwrapped.advanced(by: written).copyMemory(
-          from: source.baseAddress.unsafelyUnwrapped.advanced(by: read + 1), byteCount: action.length)
-      } else {
-        let next = unsafe Int(source[read + 1])
-        let distance =
-          opcode & 0x40 != 0 ? unsafe next << 8 + Int(source[read + 2]) + 1 : Int(opcode & 3) << 8 + next + 1
-        guard distance <= written else { return tooFar(distance, written) }
-        unsafe copyBack(target.baseAddress.unsafelyUnwrapped + written, distance, action.length)
+    while target.written < target.capacity, read < source.count {
+      if !isLast {
+        guard source.count &- read >= maximumActionByteCount,
+          target.capacity &- target.written >= maximumOutputByteCount
+        else { return read }
       }
-      read += action.byteCount
-      written += action.length
+      let opcode = unsafe base.load(fromByteOffset: read, as: UInt8.self)
+      let (byteCount, length) = size(of: opcode)
+      guard byteCount <= source.count &- read else { throw cutShort }
+      guard length <= target.capacity &- target.written else { throw tooLong }
+      let destination = unsafe target.base + target.written
+      if opcode & 0x80 != 0 {
+        unsafe destination.copyMemory(from: base + read + 1, byteCount: length)
+      } else {
+        let distance = unsafe distance(of: opcode, base + read)
+        guard distance <= target.written else {
+          throw .corrupt("ADC copy reaches \(distance) bytes back, but only \(target.written) bytes precede it")
+        }
+        if target.capacity &- target.written &- length >= wideCopySlack {
+          unsafe copyBackWide(destination, distance, length)
+        } else {
+          unsafe copyBack(destination, distance, length)
+        }
+      }
+      read &+= byteCount
+      target.written &+= length
     }
-    return nil
+    return read
   }
 
-  static func cutShort(_ written: Int, _ wanted: Int) -> ImageError {
-    .corrupt("ADC data is cut short after \(written) of \(wanted) bytes")
-  }
-  static func tooLong(_ wanted: Int) -> ImageError {
-    .corrupt("ADC data gives more than the \(wanted) bytes of its unit")
-  }
-  static func tooFar(_ distance: Int, _ written: Int) -> ImageError {
-    .corrupt("ADC copy reaches \(distance) bytes back, but only \(written) bytes precede it")
-  }
-}
-
-/// What the first byte of an action says.
-struct ADCAction {
-  /// Bytes of the action itself, literals included.
-  let byteCount: Int
-  /// Bytes that it gives.
-  let length: Int
-
-  @inline(always)
-  init(_ opcode: UInt8) {
+  /// Bytes of the action, literals included, and bytes that it gives.
+  @inline(__always)
+  private static func size(of opcode: UInt8) -> (byteCount: Int, length: Int) {
     if opcode & 0x80 != 0 {
-      length = Int(opcode & 0x7F) + 1
-      byteCount = 1 + length
-    } else if opcode & 0x40 != 0 {
-      length = Int(opcode & 0x3F) + 4
-      byteCount = 3
-    } else {
-      length = Int(opcode >> 2) + 3
-      byteCount = 2
+      let length = Int(opcode & 0x7F) + 1
+      return (1 + length, length)
     }
+    if opcode & 0x40 != 0 { return (3, Int(opcode & 0x3F) + 4) }
+    return (2, Int(opcode >> 2) + 3)
   }
+
+  /// - Parameter action: the opcode and what follows it, whole.
+  @inline(__always)
+  private static func distance(of opcode: UInt8, _ action: UnsafeRawPointer) -> Int {
+    let second = unsafe Int(action.load(fromByteOffset: 1, as: UInt8.self))
+    guard opcode & 0x40 != 0 else { return Int(opcode & 3) << 8 + second + 1 }
+    return unsafe second << 8 + Int(action.load(fromByteOffset: 2, as: UInt8.self)) + 1
+  }
+
+  static let cutShort = ImageError.corrupt("ADC data is cut short")
+  static let tooLong = ImageError.corrupt("ADC data gives more than its unit holds")
 }

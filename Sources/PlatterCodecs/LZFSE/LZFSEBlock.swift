@@ -1,12 +1,5 @@
 import PlatterCore
 
-/// Where an output stands: a buffer whose first `written` bytes are history and result.
-@safe struct LZFSETarget {
-  let base: UnsafeMutableRawPointer
-  let capacity: Int
-  var written: Int
-}
-
 /// One LZFSE block: its tables, its literals, and how far its matches have been carried out. Reused from block to
 /// block; about 50 KB.
 @safe final class LZFSEBlock {
@@ -199,7 +192,7 @@ extension LZFSEBlock {
   /// - Parameters:
   ///   - header, block: as given to `start`; the block's bytes may have moved.
   /// - Throws: `.corrupt` for anything that contradicts the header or reaches before the history.
-  func run(_ header: borrowing LZFSEHeader, _ block: UnsafeRawBufferPointer, _ target: inout LZFSETarget)
+  func run(_ header: borrowing LZFSEHeader, _ block: UnsafeRawBufferPointer, _ target: inout OutputTarget)
     throws(ImageError)
   {
     guard let base = block.baseAddress else { throw LZFSE.cutShort }
@@ -251,7 +244,7 @@ extension LZFSEBlock {
   /// Literals, then the copy; false where they find no room, and then they are pending.
   @inline(__always)
   private func copy(
-    _ match: (literals: Int, length: Int, distance: Int), _ progress: inout Progress, _ target: inout LZFSETarget
+    _ match: (literals: Int, length: Int, distance: Int), _ progress: inout Progress, _ target: inout OutputTarget
   ) throws(ImageError) -> Bool {
     let total = match.literals &+ match.length
     guard total <= target.capacity &- target.written else {

@@ -12,12 +12,12 @@ import PlatterCore
     try unsafe packed.withUnsafeBytes { source throws(ImageError) in
       try unsafe output.withUnsafeMutableBytes { target throws(ImageError) in
         guard let base = target.baseAddress else { return 0 }
-        return try unsafe run(source, LZFSETarget(base: base, capacity: target.count, written: 0))
+        return try unsafe run(source, OutputTarget(base: base, capacity: target.count, written: 0))
       }
     }
   }
 
-  private func run(_ source: UnsafeRawBufferPointer, _ target: consuming LZFSETarget) throws(ImageError) -> Int {
+  private func run(_ source: UnsafeRawBufferPointer, _ target: consuming OutputTarget) throws(ImageError) -> Int {
     var read = 0
     while true {
       let rest = unsafe UnsafeRawBufferPointer(rebasing: source[read...])
@@ -34,13 +34,13 @@ import PlatterCore
   }
 
   /// The field at byte 4 of every block: the bytes it gives, for which there must be room.
-  private func rawByteCount(_ bytes: RawSpan, _ target: LZFSETarget) throws(ImageError) -> Int {
+  private func rawByteCount(_ bytes: RawSpan, _ target: OutputTarget) throws(ImageError) -> Int {
     guard let count = bytes.littleEndian(at: 4, as: UInt32.self) else { throw LZFSE.cutShort }
     guard Int(count) <= target.capacity - target.written else { throw LZFSE.tooLong(target.capacity) }
     return Int(count)
   }
 
-  private func decodeStored(_ source: UnsafeRawBufferPointer, _ target: inout LZFSETarget) throws(ImageError) -> Int {
+  private func decodeStored(_ source: UnsafeRawBufferPointer, _ target: inout OutputTarget) throws(ImageError) -> Int {
     let count = try unsafe rawByteCount(RawSpan(_unsafeBytes: source), target)
     guard count <= source.count - 8, let base = source.baseAddress else { throw LZFSE.cutShort }
     unsafe (target.base + target.written).copyMemory(from: base + 8, byteCount: count)
@@ -48,7 +48,7 @@ import PlatterCore
     return 8 + count
   }
 
-  private func decodeLZVN(_ source: UnsafeRawBufferPointer, _ target: inout LZFSETarget) throws(ImageError) -> Int {
+  private func decodeLZVN(_ source: UnsafeRawBufferPointer, _ target: inout OutputTarget) throws(ImageError) -> Int {
     let bytes = unsafe RawSpan(_unsafeBytes: source)
     let count = try rawByteCount(bytes, target)
     guard let payload = bytes.littleEndian(at: 8, as: UInt32.self), Int(payload) <= source.count - 12 else {
@@ -60,7 +60,7 @@ import PlatterCore
     return end
   }
 
-  private func decodeBlock(_ source: UnsafeRawBufferPointer, _ target: inout LZFSETarget) throws(ImageError) -> Int {
+  private func decodeBlock(_ source: UnsafeRawBufferPointer, _ target: inout OutputTarget) throws(ImageError) -> Int {
     let bytes = unsafe RawSpan(_unsafeBytes: source)
     _ = try rawByteCount(bytes, target)
     let header = try LZFSEHeader(parsing: bytes)

@@ -35,7 +35,7 @@ import PlatterCore
   ///   - source: bytes of the payload that are at hand, at most `payloadLeft`.
   ///   - isLast: no more of either will come: what does not fit is an error.
   /// - Returns: bytes taken from `source`.
-  mutating func run(_ source: UnsafeRawBufferPointer, _ target: inout LZFSETarget, isLast: Bool) throws(ImageError)
+  mutating func run(_ source: UnsafeRawBufferPointer, _ target: inout OutputTarget, isLast: Bool) throws(ImageError)
     -> Int
   {
     var read = 0
@@ -133,7 +133,7 @@ import PlatterCore
 
   @inline(__always)
   private mutating func execute(
-    _ opcode: Opcode, _ source: UnsafeRawBufferPointer, _ literalStart: Int, _ target: inout LZFSETarget
+    _ opcode: Opcode, _ source: UnsafeRawBufferPointer, _ literalStart: Int, _ target: inout OutputTarget
   ) throws(ImageError) {
     let total = opcode.literals &+ opcode.length
     guard total <= rawLeft else { throw LZFSE.damaged("LZVN block gives more bytes than its header says") }

@@ -2,7 +2,9 @@ import CZstd
 import PlatterCore
 
 /// libzstd's decoder for whole units: one or more frames.
-@safe final class ZstdUnit {
+@safe final class ZstdUnit: PieceDecoder {
+  static var name: String { "zstd" }
+
   /// Window of a frame that must be decoded piecewise, as a power of two: 8 MiB.
   private static let maximumWindowBits: Int32 = 23  // RFC 8878: what every decoder should support
 
@@ -15,8 +17,6 @@ import PlatterCore
   }
 
   deinit { unsafe ZSTD_freeDCtx(context) }
-
-  private static func damaged() -> ImageError { .corrupt("zstd frame is damaged") }
 
   /// Decodes frames until `output` is full or no frame follows. A frame that would give more is cut off there.
   func decode(_ packed: RawSpan, into output: inout MutableRawSpan) throws(ImageError) -> Int {
@@ -78,5 +78,25 @@ import PlatterCore
     }
     guard let produced else { throw Self.damaged() }
     return produced
+  }
+
+  // Frames one after another, in pieces, for streams.
+
+  func start() throws(ImageError) { unsafe ZSTD_DCtx_reset(context, ZSTD_reset_session_only) }
+
+  func startsStream(_ bytes: RawSpan) -> Bool { Self.startsFrame(bytes) }
+
+  func decode(_ input: RawSpan, into output: inout MutableRawSpan) throws(ImageError) -> Piece {
+    let context = unsafe context
+    let piece: Piece? = unsafe withAddresses(input, &output) { input, inputCount, output, outputCount in
+      var source = unsafe ZSTD_inBuffer(src: input, size: inputCount, pos: 0)
+      var target = unsafe ZSTD_outBuffer(dst: output, size: outputCount, pos: 0)
+      guard inputCount > 0 else { return Piece(consumed: 0, produced: 0, isFinished: false) }
+      let hint = unsafe ZSTD_decompressStream(context, &target, &source)
+      guard ZSTD_isError(hint) == 0 else { return nil }
+      return unsafe Piece(consumed: source.pos, produced: target.pos, isFinished: hint == 0)
+    }
+    guard let piece else { throw Self.damaged() }
+    return piece
   }
 }

@@ -1,5 +1,12 @@
 // Copies for LZ77 decoders. The caller has checked ranges and room; nothing here tests anything.
 
+/// Where an output stands: a buffer whose first `written` bytes are history and result.
+@safe struct OutputTarget {
+  let base: UnsafeMutableRawPointer
+  var capacity: Int
+  var written: Int
+}
+
 /// Room that a wide copy needs after its last byte, on either side: it moves whole words and may write (and read) past
 /// the end.
 let wideCopySlack = 32

@@ -40,6 +40,9 @@ public struct Extent: Sendable, BitwiseCopyable, Equatable {
   public var cipher: UInt8
   /// Data: parts of the host range may be holes of the store, which read as zeros and need no reading.
   public var isSparse: Bool
+  /// Data, and zero with space: something else (a snapshot) refers to the same place too, so that it must not be
+  /// overwritten there.
+  public var isShared: Bool
   /// Zero and absent: whether `offset` names space that the run owns. Always true for data and packed.
   public var hasOffset: Bool
   /// Index into the map's stores.
@@ -55,7 +58,8 @@ public struct Extent: Sendable, BitwiseCopyable, Equatable {
 
   private init(
     start: UInt64, byteCount: UInt64, kind: Kind, codec: PackedCodec = .deflate, cipher: UInt8 = 0,
-    isSparse: Bool = false, hasOffset: Bool, store: UInt16 = 0, offset: UInt64 = 0, packedByteCount: UInt64 = 0,
+    isSparse: Bool = false, isShared: Bool = false, hasOffset: Bool, store: UInt16 = 0, offset: UInt64 = 0,
+    packedByteCount: UInt64 = 0,
     unitStart: UInt64 = 0, unitByteCount: UInt64 = 0
   ) {
     self.start = start
@@ -64,6 +68,7 @@ public struct Extent: Sendable, BitwiseCopyable, Equatable {
     self.codec = codec
     self.cipher = cipher
     self.isSparse = isSparse
+    self.isShared = isShared
     self.hasOffset = hasOffset
     self.store = store
     self.offset = offset
@@ -125,6 +130,7 @@ public struct Extent: Sendable, BitwiseCopyable, Equatable {
   /// Whether `next` continues this run, so that both are one.
   @inlinable package func isContinued(by next: Extent) -> Bool {
     guard kind == next.kind, end == next.start, store == next.store, cipher == next.cipher, isSparse == next.isSparse,
+      isShared == next.isShared,
       hasOffset == next.hasOffset
     else { return false }
     switch kind {

@@ -58,7 +58,7 @@ package struct ReferenceResolver: Sendable {
       case .none:
         throw refused("references are not followed (policy \"none\")")
       case .any:
-        let path = reference.isAbsolute ? reference : image.folder.pushing(reference)
+        let path = reference.isAbsolute ? reference : image.removingLastComponent().pushing(reference)
         store = try FileStore(path, options)
       case .siblings:
         guard !reference.isAbsolute else {
@@ -68,7 +68,7 @@ package struct ReferenceResolver: Sendable {
           throw refused("\"..\" leaves the image's folder (policy \"siblings\")")
         }
         options.refusesLinks = false
-        let path = image.folder.pushing(reference)
+        let path = image.removingLastComponent().pushing(reference)
         store = try FileStore(path, options)
         try requireInside(store, folder: image.folder, refused)
       }

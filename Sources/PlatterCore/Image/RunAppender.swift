@@ -26,4 +26,20 @@ package struct RunAppender: Sendable {
     end = run.end
     return true
   }
+
+  /// A data run, and zeros for what lies past the end of the store: of a file, the last cluster may be cut.
+  ///
+  /// False where the limit left no room for all of it; `end` says how far it went.
+  @inlinable package mutating func appendData(
+    start: UInt64, byteCount: UInt64, store: UInt16, offset: UInt64, storeByteCount: UInt64, to list: inout [Extent]
+  ) -> Bool {
+    let present = offset < storeByteCount ? min(byteCount, storeByteCount &- offset) : 0
+    if present > 0 {
+      guard append(.data(start: start, byteCount: present, store: store, offset: offset), to: &list) else {
+        return false
+      }
+    }
+    guard present < byteCount else { return true }
+    return append(.zero(start: start &+ present, byteCount: byteCount &- present), to: &list)
+  }
 }

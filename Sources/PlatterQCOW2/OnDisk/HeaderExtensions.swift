@@ -6,6 +6,10 @@ package struct HeaderExtensions: Sendable, Equatable {
   package struct Item: Sendable, Equatable {
     package var type: UInt32
     package var bytes: [UInt8]
+    package init(type: UInt32, bytes: [UInt8]) {
+      self.type = type
+      self.bytes = bytes
+    }
   }
 
   package enum Kind {

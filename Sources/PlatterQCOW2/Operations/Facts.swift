@@ -52,7 +52,7 @@ extension QCOW2Map {
     }
     if !volume.bitmaps.isEmpty { members.append(.init("bitmaps", .list(volume.bitmaps.map(\.facts)))) }
     members.append(.init("refcount-bits", .unsigned(1 << UInt64(header.refcountOrder))))
-    if let encryption = encryptionFacts(header) { members.append(.init("encrypt", encryption)) }
+    if let encryption = volume.encryption.facts { members.append(.init("encrypt", encryption)) }
     if header.hasDataFile {
       if let name = volume.dataFileName { members.append(.init("data-file", .text(name))) }
       members.append(.init("data-file-raw", .flag(header.isDataFileRaw)))
@@ -62,14 +62,6 @@ extension QCOW2Map {
       members.append(.init("extended-l2", .flag(header.hasExtendedL2)))
     }
     return members
-  }
-
-  private func encryptionFacts(_ header: Header) -> Property? {
-    switch header.encryption {
-    case .none: nil
-    case .legacyAES: ["format": .text("aes")]
-    case .luks: ["format": .text("luks")]
-    }
   }
 }
 

@@ -5,10 +5,10 @@ package final class QCOW2Map: ImageMap {
   package var formatName: String { QCOW2.name }
   package var byteCount: UInt64 { tree.byteCount }
   package var stores: [any ByteStore] { volume.stores }
-  package var ciphers: [any SectorCipher] { volume.ciphers }
+  package var ciphers: [any SectorCipher] { volume.encryption.ciphers }
   package var allocationUnit: UInt64? { volume.geometry.clusterByteCount }
   package var backing: BackingReference? { volume.backing }
-  package var isEncrypted: Bool { !volume.ciphers.isEmpty }
+  package var isEncrypted: Bool { volume.header.encryption != .none }
 
   let volume: Volume
   let tree: Volume.Tree
@@ -22,7 +22,11 @@ package final class QCOW2Map: ImageMap {
   /// is reported when it is asked for first.
   package func map(_ range: Range<UInt64>, limit: Int, into extents: inout [Extent]) throws(ImageError) -> UInt64 {
     guard let dataStore = volume.dataStore else {
-      throw ImageError(.notFound, "the external data file is not open", file: volume.file.name)
+      throw ImageError(
+        .unsupported, "the image was opened for its facts, without its data file", file: volume.file.name)
+    }
+    guard isEncrypted == !ciphers.isEmpty else {
+      throw ImageError(.unsupported, "the image was opened for its facts, without its key", file: volume.file.name)
     }
     let end = min(range.upperBound, byteCount)
     var answer = Answer(position: range.lowerBound, end: end, room: limit)
@@ -63,8 +67,8 @@ package final class QCOW2Map: ImageMap {
       tableOffset: entry.tableOffset, firstEntry: sliceIndex * geometry.sliceEntryCount,
       guestStart: answer.position - inTable % geometry.sliceCoverage,
       hasDataFile: volume.header.hasDataFile, store: dataStore,
-      storeByteCount: volume.storeByteCounts[Int(dataStore)], isSparse: volume.areSparse[Int(dataStore)],
-      cipher: volume.ciphers.isEmpty ? 0 : 1, codec: volume.header.compression == .zstd ? .zstd : .deflate)
+      storeByteCount: volume.storeByteCounts[Int(dataStore)], isSparse: volume.preallocation.isLikely,
+      cipher: ciphers.isEmpty ? 0 : 1, codec: volume.header.compression == .zstd ? .zstd : .deflate)
     if geometry.hasExtendedL2 {
       try reader.mapExtended(&answer, &extents)
     } else {

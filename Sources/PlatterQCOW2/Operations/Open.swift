@@ -66,7 +66,7 @@ struct Opening {
       names: [path], formatName: format, displayName: String(decoding: bytes, as: UTF8.self))
   }
 
-  /// The external data file: its name as the image or the caller gives it, and the file, open where it can be.
+  /// The external data file: its name as the image records it, and the file, which is not opened for facts alone.
   func openDataFile(_ context: OpenContext) throws(ImageError) -> (name: String?, store: (any ByteStore)?) {
     let option = context.options["data-file.filename"]
     guard header.hasDataFile else {
@@ -77,39 +77,18 @@ struct Opening {
     }
     let recorded = try extensions.dataFileName()
     let name = recorded.map { String(decoding: $0, as: UTF8.self) }
-    do throws(ImageError) {
-      if let option {
-        // The caller's own word: neither relative to the image nor subject to the policy for names inside images.
-        let file = try FileStore(FilePath(option), FileStore.Options(isWritable: context.isWritable))
-        try context.resolver.opened(file)
-        return (name, file)
-      }
-      guard let recorded, let path = FilePath(bytes: recorded) else {
-        throw .corrupt("the image keeps its data in an external file, but names none")
-      }
-      return (
-        name, try context.resolver.open(path, from: context.path, what: "data file", isWritable: context.isWritable)
-      )
-    } catch {
-      guard context.isForFactsOnly else { throw error }
-      return (name, nil)
+    guard !context.isForFactsOnly else { return (name, nil) }
+    if let option {
+      // The caller's own word: neither relative to the image nor subject to the policy for names inside images.
+      let file = try FileStore(FilePath(option), FileStore.Options(isWritable: context.isWritable))
+      try context.resolver.opened(file)
+      return (name, file)
     }
-  }
-
-  /// The cipher of an encrypted image, none for a plain one.
-  func ciphers(_ context: OpenContext) throws(ImageError) -> [any SectorCipher] {
-    let crypto = extensions.bytes(of: HeaderExtensions.Kind.crypto)
-    guard (crypto != nil) == (header.encryption == .luks) else {
-      throw .corrupt(
-        crypto == nil
-          ? "the image is encrypted with LUKS, but has no crypto header extension"
-          : "the image has a crypto header extension, but is not encrypted with LUKS")
+    guard let recorded, let path = FilePath(bytes: recorded) else {
+      throw .corrupt("the image keeps its data in an external file, but names none")
     }
-    guard header.encryption != .none else { return [] }
-    if let crypto { _ = try CryptoExtension(parsing: crypto, header, fileByteCount: fileByteCount) }
-    guard context.isForFactsOnly else {
-      throw .unsupported("the image is encrypted (method \(header.encryption.rawValue)), which is not supported yet")
-    }
-    return []
+    let file = try context.resolver.open(
+      path, from: context.path, what: "data file", isWritable: context.isWritable)
+    return (name, file)
   }
 }

@@ -1,4 +1,5 @@
 package import PlatterCore
+import SystemPackage
 
 extension Opening {
   /// The snapshot table, checked.
@@ -16,7 +17,7 @@ extension Volume {
 
   /// The tree of a snapshot: its own table, its own size.
   func tree(of snapshot: SnapshotRecord) throws(ImageError) -> Tree {
-    let name = "L1 table of snapshot \"\(String(decoding: snapshot.name, as: UTF8.self).printable)\""
+    let name = "L1 table of snapshot \"\(FilePath(String(decoding: snapshot.name, as: UTF8.self)).printable)\""
     let (offset, byteCount) = (snapshot.l1Offset, UInt64(snapshot.l1EntryCount) * 8)
     guard offset % geometry.clusterByteCount == 0, offset != 0 || byteCount == 0 else {
       throw .corrupt(
@@ -37,24 +38,9 @@ extension QCOW2Map {
   package func snapshot(named name: String) throws(ImageError) -> any ImageMap {
     try naming(volume.file.name) { () throws(ImageError) in
       guard let snapshot = volume.snapshot(named: name) else {
-        throw ImageError(.notFound, "there is no snapshot \"\(name)\"")
+        throw ImageError(.notFound, "there is no snapshot \"\(FilePath(name).printable)\"")
       }
       return QCOW2Map(volume, try volume.tree(of: snapshot))
     }
-  }
-}
-
-extension String {
-  /// The text with control characters escaped, so that a hostile name cannot drive a terminal.
-  var printable: String {
-    var text = ""
-    for scalar in unicodeScalars {
-      if scalar.value < 0x20 || (0x7f...0x9f).contains(scalar.value) {
-        text += "\\x" + (scalar.value < 16 ? "0" : "") + String(scalar.value, radix: 16)
-      } else {
-        text.unicodeScalars.append(scalar)
-      }
-    }
-    return text
   }
 }

@@ -17,7 +17,7 @@ extension QEDImage: CheckableMap {
 private struct TableCheck {
   let image: QEDImage
   var report = CheckReport()
-  private var used = ClusterSet()
+  private var used = NumberSet()
   private var tablesSeen: Set<UInt64> = []
 
   init(image: QEDImage) { self.image = image }
@@ -95,30 +95,5 @@ private struct TableCheck {
   private mutating func corrupt(_ message: String) {
     report.corruptions += 1
     report.say(message)
-  }
-}
-
-/// A set of cluster numbers that costs a bit each where they lie together.
-private struct ClusterSet {
-  private var words: [UInt64: UInt64] = [:]
-
-  /// False where it was there already.
-  mutating func insert(_ cluster: UInt64) -> Bool {
-    let bit: UInt64 = 1 << (cluster & 63)
-    let word = words[cluster >> 6, default: 0]
-    words[cluster >> 6] = word | bit
-    return word & bit == 0
-  }
-
-  /// Members below a bound.
-  func count(below bound: UInt64) -> UInt64 {
-    var count: UInt64 = 0
-    for (index, word) in words {
-      let first = index << 6
-      guard first < bound else { continue }
-      let kept = bound - first >= 64 ? word : word & ((1 << (bound - first)) - 1)
-      count += UInt64(kept.nonzeroBitCount)
-    }
-    return count
   }
 }

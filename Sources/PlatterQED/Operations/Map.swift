@@ -64,26 +64,14 @@ extension QEDImage {
           throw .corrupt(
             "L2 entry \(pageStart / 8 + entryIndex) of the table at \(table.hex) points to byte \(entry.hex), \(fault)")
         }
-        isDone = appendData(position, count, at: entry + inCluster, &run, &extents)
+        isDone = run.appendData(
+          start: position, byteCount: count, store: 0, offset: entry + inCluster, storeByteCount: fileByteCount,
+          to: &extents)
       }
+      // A cut cluster may have found room for its data alone: the next call starts at its zeros.
+      position = max(position, run.end)
       guard isDone else { break }
-      position = run.end
     }
     return position
-  }
-
-  /// A data run, and zeros for what the file's cut last cluster lacks. False where the limit left no room.
-  private func appendData(
-    _ start: UInt64, _ count: UInt64, at offset: UInt64, _ run: inout RunAppender, _ extents: inout [Extent]
-  ) -> Bool {
-    let present = offset < fileByteCount ? min(count, fileByteCount - offset) : 0
-    if present > 0 {
-      guard run.append(.data(start: start, byteCount: present, store: 0, offset: offset), to: &extents) else {
-        return false
-      }
-    }
-    guard present < count else { return true }
-    // Where the zeros find no room, the next call starts at them.
-    return run.append(.zero(start: start + present, byteCount: count - present), to: &extents) || present > 0
   }
 }

@@ -11,7 +11,10 @@ package struct OptionSpec: Sendable {
   package let argument: Argument
   package let help: String
 
-  package init(_ short: Character?, _ long: String? = nil, _ argument: Argument = .none, _ help: String) {
+  /// An option without an argument.
+  package init(_ short: Character?, _ long: String?, _ help: String) { self.init(short, long, .none, help) }
+
+  package init(_ short: Character?, _ long: String?, _ argument: Argument, _ help: String) {
     precondition(short != nil || long != nil)
     self.short = short
     self.long = long
@@ -23,6 +26,9 @@ package struct OptionSpec: Sendable {
   package var key: String { long ?? short.map(String.init) ?? "" }
 
   package var takesArgument: Bool { argument != .none }
+
+  /// The option exists under the program's own name only.
+  package var isOwn: Bool { long == "references" }
 }
 
 /// Options that several verbs share, so that they read alike everywhere.
@@ -33,6 +39,8 @@ package enum SharedOptions {
   package static let imageOptions = OptionSpec(
     nil, "image-opts", "read image names as KEY=VALUE,... lists")
   package static let format = OptionSpec("f", "format", .required("FORMAT"), "format of the image; else it is probed")
+  /// The same without a long name, where qemu-img has none: another name would change which abbreviations are clear.
+  package static let formatLetter = OptionSpec("f", nil, .required("FORMAT"), "format of the image; else it is probed")
   package static let output = OptionSpec(nil, "output", .required("human|json"), "form of the output")
   package static let forceShare = OptionSpec(
     "U", "force-share", "read even while another program writes the image")

@@ -46,36 +46,72 @@ extension ParsedOptions {
   /// - Parameter name: the word in front of them, which an error may repeat.
   /// - Throws: `Failure` in getopt's manner: "unrecognized option '-x'", "missing argument for option '-f'".
   package init(name: Argument, words: [Argument], specs: [OptionSpec]) throws(Failure) {
-    let strings = ([name] + words).map { unsafe strdup($0) }
-    defer { for unsafe string in unsafe strings { unsafe free(string) } }
-    var vector = unsafe strings + [nil]
-    let longs = unsafe LongOptions(specs)
-    defer { unsafe longs.free() }
-    let letters = Self.shortOptions(specs)
-
-    platter_getopt_restart()
+    let scan = OptionScan(words: [name] + words, specs: specs)
     while true {
-      var value: UnsafePointer<CChar>?
-      let found = unsafe platter_getopt_next(
-        Int32(strings.count), &vector, letters, longs.entries, longs.entries.count, &value)
-      if found == -1 { break }
-      let position = Int(platter_getopt_index())
-      guard let spec = Self.spec(found, specs) else {
-        let previous = unsafe Self.word(vector[max(0, min(position, strings.count) - 1)]).text
-        throw found == Int32(UInt8(ascii: ":"))
+      let found = scan.next()
+      if found.value == -1 { break }
+      guard let spec = Self.spec(found.value, specs) else {
+        let previous = scan.word(at: max(0, scan.index - 1)).text
+        throw found.value == Int32(UInt8(ascii: ":"))
           ? Failure("missing argument for option '\(previous)'", isUsage: true)
           : Failure("unrecognized option '\(previous)'", isUsage: true)
       }
-      occurrences.append(Occurrence(key: spec.key, value: unsafe Self.word(value)))
+      occurrences.append(Occurrence(key: spec.key, value: found.argument))
     }
-    let first = Int(platter_getopt_index())
-    if first < strings.count {
-      for index in first..<strings.count { operands.append(unsafe Self.word(vector[index])) }
+    for index in scan.index..<max(scan.index, words.count + 1) { operands.append(scan.word(at: index)) }
+  }
+
+  private static func spec(_ found: Int32, _ specs: [OptionSpec]) -> OptionSpec? {
+    if found >= OptionScan.firstLongValue {
+      let index = Int(found - OptionScan.firstLongValue)
+      return index < specs.count ? specs[index] : nil
     }
+    guard found > 0, found != Int32(UInt8(ascii: "?")), found != Int32(UInt8(ascii: ":")) else { return nil }
+    let letter = Character(UnicodeScalar(UInt8(truncatingIfNeeded: found)))
+    return specs.first { $0.short == letter }
+  }
+}
+
+/// One pass of getopt over a command line, which it permutes. Owns C copies of everything that getopt looks at.
+///
+/// Invariant: one scan at a time, since getopt keeps its place in globals.
+@safe private final class OptionScan {
+  /// Above every letter: value minus this is the index of the spec.
+  static let firstLongValue: Int32 = 256
+
+  private let count: Int
+  private let letters: String
+  /// The words, ended by null.
+  private let vector: UnsafeMutableBufferPointer<UnsafeMutablePointer<CChar>?>
+  private let longs: UnsafeMutableBufferPointer<platter_long_option>
+
+  init(words: [Argument], specs: [OptionSpec]) {
+    count = words.count
+    letters = Self.letters(specs)
+    unsafe vector = .allocate(capacity: words.count + 1)
+    unsafe vector.initialize(repeating: nil)
+    for (index, word) in words.enumerated() { unsafe vector[index] = Self.copy(word.bytes) }
+    let named = specs.enumerated().filter { $0.element.long != nil }
+    unsafe longs = .allocate(capacity: named.count)
+    for (position, (index, spec)) in named.enumerated() {
+      let entry = unsafe platter_long_option(
+        name: Self.copy(Array((spec.long ?? "").utf8)), takesArgument: spec.takesArgument ? 1 : 0,
+        value: Self.firstLongValue + Int32(index))
+      unsafe longs.initializeElement(at: position, to: entry)
+    }
+    platter_getopt_restart()
+  }
+
+  deinit {
+    // By index: the formatter takes the "unsafe" out of a loop over pointers.
+    for index in 0..<count { unsafe vector[index]?.deallocate() }
+    for index in 0..<(unsafe longs.count) { unsafe longs[index].name.deallocate() }
+    unsafe vector.deallocate()
+    unsafe longs.deallocate()
   }
 
   /// The letters in getopt's own notation; ":" in front tells a missing argument from an unknown option.
-  private static func shortOptions(_ specs: [OptionSpec]) -> String {
+  private static func letters(_ specs: [OptionSpec]) -> String {
     var letters = ":"
     for spec in specs {
       guard let short = spec.short else { continue }
@@ -85,60 +121,31 @@ extension ParsedOptions {
     return letters
   }
 
-  private static func spec(_ found: Int32, _ specs: [OptionSpec]) -> OptionSpec? {
-    if found >= LongOptions.firstValue {
-      let index = Int(found - LongOptions.firstValue)
-      return index < specs.count ? specs[index] : nil
-    }
-    guard found > 0, found != Int32(UInt8(ascii: "?")), found != Int32(UInt8(ascii: ":")) else { return nil }
-    let letter = Character(UnicodeScalar(UInt8(truncatingIfNeeded: found)))
-    return specs.first { $0.short == letter }
+  private static func copy(_ bytes: [UInt8]) -> UnsafeMutablePointer<CChar> {
+    let copy = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count + 1)
+    for (index, byte) in bytes.enumerated() { unsafe (copy + index).initialize(to: CChar(bitPattern: byte)) }
+    unsafe (copy + bytes.count).initialize(to: 0)
+    return unsafe copy
   }
 
-  private static func word(_ pointer: UnsafePointer<CChar>?) -> Argument {
+  func next() -> (value: Int32, argument: Argument) {
+    var argument: UnsafePointer<CChar>?
+    let value = unsafe platter_getopt_next(
+      Int32(count), vector.baseAddress, letters, longs.baseAddress, longs.count, &argument)
+    return (value, unsafe Self.argument(argument))
+  }
+
+  /// Index of the next word to be looked at; after the end, of the first operand.
+  var index: Int { min(Int(platter_getopt_index()), count) }
+
+  func word(at index: Int) -> Argument {
+    guard index < count else { return Argument("") }
+    return unsafe Self.argument(vector[index])
+  }
+
+  private static func argument(_ pointer: UnsafePointer<CChar>?) -> Argument {
     guard let pointer = unsafe pointer else { return Argument("") }
-    let count = unsafe strlen(pointer)
-    let bytes = unsafe UnsafeRawBufferPointer(start: pointer, count: count)
+    let bytes = unsafe UnsafeRawBufferPointer(start: pointer, count: strlen(pointer))
     return unsafe Argument(bytes: [UInt8](bytes))
   }
 }
-
-/// A C copy of an argument; the caller frees it.
-private func strdup(_ argument: Argument) -> UnsafeMutablePointer<CChar>? {
-  let characters = argument.bytes.map { CChar(bitPattern: $0) } + [0]
-  return unsafe characters.withUnsafeBufferPointer { buffer in
-    guard let base = buffer.baseAddress else { return nil }
-    return unsafe Glibc_strdup(base)
-  }
-}
-
-#if canImport(Glibc)
-  private func Glibc_strdup(_ text: UnsafePointer<CChar>) -> UnsafeMutablePointer<CChar>? { unsafe Glibc.strdup(text) }
-#else
-  private func Glibc_strdup(_ text: UnsafePointer<CChar>) -> UnsafeMutablePointer<CChar>? { unsafe Darwin.strdup(text) }
-#endif
-
-/// The table of long options in C's form.
-@unsafe private struct LongOptions {
-  /// Above every letter: value minus this is the index of the spec.
-  static let firstValue: Int32 = 256
-
-  let entries: [platter_long_option]
-
-  init(_ specs: [OptionSpec]) {
-    var entries: [platter_long_option] = []
-    for (index, spec) in specs.enumerated() {
-      guard let long = spec.long else { continue }
-      unsafe entries.append(
-        platter_long_option(
-          name: Glibc_strdup(long), takesArgument: spec.takesArgument ? 1 : 0, value: Self.firstValue + Int32(index)))
-    }
-    unsafe self.entries = entries
-  }
-
-  func free() {
-    for unsafe entry in unsafe entries { unsafe PlatterTool.release(entry.name) }
-  }
-}
-
-private func release(_ text: UnsafePointer<CChar>?) { unsafe free(UnsafeMutablePointer(mutating: text)) }

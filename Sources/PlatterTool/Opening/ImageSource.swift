@@ -1,3 +1,4 @@
+import PlatterCore
 package import SystemPackage
 
 /// An image as the command line names it: a path, `file:` and a path, `json:{…}`, or a list of driver options.
@@ -50,12 +51,13 @@ package struct ImageSource: Sendable {
         ? Failure("Could not open '\(written)': the protocol '\(scheme)' is not supported")
         : Failure("Could not open '\(written)': Unknown protocol '\(scheme)'")
     }
-    return FilePath(ArgumentBytes.platformString(bytes))
+    guard let path = FilePath(bytes: bytes) else { throw Failure("Could not open '\(written)': not a file name") }
+    return path
   }
 
   private static let networkProtocols: Set<String> = [
-    "nbd", "nbd+tcp", "nbd+unix", "nbds", "http", "https", "ftp", "ftps", "ssh", "rbd", "iscsi", "nfs", "gluster", "fat",
-    "blkdebug", "blkverify", "null-co", "null-aio", "nvme", "host_device", "host_cdrom", "quorum",
+    "nbd", "nbd+tcp", "nbd+unix", "nbds", "http", "https", "ftp", "ftps", "ssh", "rbd", "iscsi", "nfs", "gluster",
+    "fat", "blkdebug", "blkverify", "null-co", "null-aio", "nvme", "host_device", "host_cdrom", "quorum",
   ]
 
   private static func withoutFilePrefix(_ bytes: [UInt8]) -> [UInt8] {
@@ -92,13 +94,6 @@ package struct ImageSource: Sendable {
       throw Failure("Could not open '\(text)': Must specify either driver or file")
     }
     return node
-  }
-}
-
-/// Bytes of an argument as the system takes them.
-enum ArgumentBytes {
-  static func platformString(_ bytes: [UInt8]) -> [CInterop.PlatformChar] {
-    bytes.map { CInterop.PlatformChar(bitPattern: $0) } + [0]
   }
 }
 

@@ -31,7 +31,9 @@ package struct SecretTable: Sendable {
     guard let type = options.removeValue(forKey: "qom-type") else { throw Failure("Parameter 'qom-type' is missing") }
     guard type == "secret" else { throw Failure("Parameter 'qom-type' does not accept value '\(type)'") }
     guard let id = options.removeValue(forKey: "id") else { throw Failure("Parameter 'id' is missing") }
-    guard secrets[id] == nil else { throw Failure("attempt to add duplicate property '\(id)' to object (type 'container')") }
+    guard secrets[id] == nil else {
+      throw Failure("attempt to add duplicate property '\(id)' to object (type 'container')")
+    }
     for key in options.keys.sorted() where !["data", "file", "format"].contains(key) {
       throw Failure(
         ["keyid", "iv"].contains(key)
@@ -65,7 +67,8 @@ package struct SecretTable: Sendable {
       guard bytes.count <= maximumByteCount else { throw ImageError.invalidArgument("is longer than 1 MiB") }
       return bytes
     } catch {
-      throw Failure("Unable to read \(file): \(error.errno?.description ?? error.message)")
+      let reason = error.errno?.description ?? error.message
+      throw Failure("Unable to read \(file): Failed to open file “\(file)”: \(reason)")
     }
   }
 }

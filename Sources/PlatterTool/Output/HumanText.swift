@@ -1,12 +1,6 @@
 import CPlatter
 package import PlatterCore
 
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
-
 /// Numbers and tables for people, in the layout of qemu-img 7.2: scripts read it.
 package enum HumanText {
   /// "196 KiB", "1.34 MiB": three digits, the next unit from 1000 on.
@@ -22,20 +16,19 @@ package enum HumanText {
   }
 
   private static func threeDigits(_ value: Double) -> String {
-    formatted { text, capacity in unsafe platter_format_three_digits(value, text, capacity) }
+    var text = [CChar](repeating: 0, count: 64)
+    let count = unsafe platter_format_three_digits(value, &text, text.count)
+    return string(text, count)
   }
 
   package static func twoDecimals(_ value: Double) -> String {
-    formatted { text, capacity in unsafe platter_format_two_decimals(value, text, capacity) }
+    var text = [CChar](repeating: 0, count: 64)
+    let count = unsafe platter_format_two_decimals(value, &text, text.count)
+    return string(text, count)
   }
 
-  private static func formatted(_ body: (UnsafeMutablePointer<CChar>, Int) -> Int32) -> String {
-    unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { buffer in
-      guard let base = buffer.baseAddress else { return "" }
-      let count = unsafe Int(body(base, buffer.count))
-      let bytes = unsafe buffer.prefix(max(0, min(count, 63))).map { UInt8(bitPattern: $0) }
-      return String(decoding: bytes, as: UTF8.self)
-    }
+  private static func string(_ text: [CChar], _ count: Int32) -> String {
+    String(decoding: text.prefix(max(0, min(Int(count), text.count - 1))).map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
   /// At least `width` characters, the text to the left.
@@ -55,13 +48,9 @@ package enum HumanText {
 
   /// "2026-11-21 08:18:14" in the zone of the machine.
   package static func localTime(_ seconds: Int64) -> String {
-    var time = time_t(seconds)
-    var parts = tm()
-    guard unsafe localtime_r(&time, &parts) != nil else { return "?" }
-    let date = [Int(parts.tm_year) + 1900, Int(parts.tm_mon) + 1, Int(parts.tm_mday)]
-    let clock = [Int(parts.tm_hour), Int(parts.tm_min), Int(parts.tm_sec)]
-    return date.map { padded($0, 2) }.joined(separator: "-") + " "
-      + clock.map { padded($0, 2) }.joined(separator: ":")
+    var text = [CChar](repeating: 0, count: 64)
+    let count = unsafe platter_format_local_time(seconds, &text, text.count)
+    return count > 0 ? string(text, count) : "?"
   }
 
   /// A guest's clock: "00:12:31.004".

@@ -25,7 +25,7 @@ package final class Output {
 
   package func write(_ text: StaticString) {
     if buffer.capacity == 0 { buffer.reserveCapacity(Self.capacity + 4096) }
-    unsafe text.withUTF8Buffer { unsafe buffer.append(contentsOf: $0) }
+    text.withUTF8Buffer { unsafe buffer.append(contentsOf: $0) }
     if buffer.count >= Self.capacity { flush() }
   }
 

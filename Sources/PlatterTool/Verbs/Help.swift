@@ -9,9 +9,10 @@ package enum Help {
     output.write(line: "    '-V', '--version'    output version information and exit")
     output.write(line: "")
     output.write(line: "Command syntax:")
-    for verb in Verbs.all { output.write(line: "  " + usage(verb)) }
+    for verb in Verbs.all { output.write(line: "  " + usage(verb, program)) }
     output.write(line: "")
-    output.write(line: "'\(program.rawValue) COMMAND --help' explains a command. Sizes take the suffixes k, M, G, T, P, E.")
+    output.write(line: "'\(program.rawValue) COMMAND --help' explains a command.")
+    output.write(line: "Sizes take the suffixes k, M, G, T, P, E.")
     output.write(line: "")
     output.write(line: "Supported formats: " + SupportedFormats.names.joined(separator: " "))
   }
@@ -20,7 +21,7 @@ package enum Help {
     output.write(line: "usage: \(program.rawValue) \(verb.name) [options] \(verb.operands)")
     output.write(line: verb.summary)
     output.write(line: "")
-    for spec in verb.options + [SharedOptions.help] {
+    for spec in Verbs.options(of: verb, program) {
       output.write(line: "  " + HumanText.left(names(spec), 34) + " " + spec.help)
     }
   }
@@ -33,9 +34,9 @@ package enum Help {
     return names.joined(separator: ", ") + " " + value
   }
 
-  private static func usage(_ verb: any Verb.Type) -> String {
+  private static func usage(_ verb: any Verb.Type, _ program: ProgramName) -> String {
     var words = [verb.name]
-    for spec in verb.options {
+    for spec in Verbs.options(of: verb, program) where spec.key != "help" {
       var word = spec.short.map { "-\($0)" } ?? "--\(spec.long ?? "")"
       if case .required(let value) = spec.argument { word += (spec.short == nil ? "=" : " ") + value.lowercased() }
       words.append("[\(word)]")

@@ -18,7 +18,8 @@ package final class Invocation {
   private let policy: ReferencePolicy
   private let passphraseFile: String?
 
-  package init(_ program: ProgramName, _ options: ParsedOptions, _ output: Output, _ messages: Messages) throws(Failure) {
+  package init(_ program: ProgramName, _ options: ParsedOptions, _ output: Output, _ messages: Messages) throws(Failure)
+  {
     self.program = program
     self.options = options
     self.output = output
@@ -132,7 +133,10 @@ package final class Invocation {
         return try DiskImage.open(node: node, openOptions)
       }
     } catch {
-      throw OpenFailure.describe(error, source.written, program)
+      if openOptions.snapshot != nil, program.isDropIn, error.message.hasPrefix("there is no snapshot") {
+        throw Failure("Failed to load snapshot: Can't find snapshot")
+      }
+      throw OpenFailure.describe(error, source.written, file: source.path?.string, program)
     }
   }
 
@@ -147,20 +151,42 @@ package final class Invocation {
 
 /// Words for an image that could not be opened. Scripts match QEMU's, so the drop-in names use them.
 package enum OpenFailure {
-  package static func describe(_ error: ImageError, _ name: String, _ program: ProgramName) -> Failure {
-    var hint: String?
-    if error.code == .busy { hint = "Is another process using the image [\(error.file ?? name)]?" }
+  /// The error's own sentence; a held lock brings a question with it.
+  package static func withHint(_ error: ImageError) -> Failure {
+    let question = error.code == .busy ? "Is another process using the image [\(error.file ?? "")]?" : nil
+    return Failure(error.description, hint: question)
+  }
+
+  /// - Parameters:
+  ///   - name: the image as the user wrote it.
+  ///   - file: its file's name, where that is another text.
+  package static func describe(_ error: ImageError, _ name: String, file: String? = nil, _ program: ProgramName)
+    -> Failure
+  {
+    let hint = error.code == .busy ? "Is another process using the image [\(error.file ?? name)]?" : nil
     guard program.isDropIn else { return Failure(error.description, hint: hint) }
-    let inner: String
-    if error.errno == .isDirectory {
-      inner = "'file' driver requires '\(error.file ?? name)' to be a regular file"
-    } else if let reason = error.errno, error.message.hasPrefix("cannot be opened") {
-      inner = "Could not open '\(error.file ?? name)': \(reason.description)"
-    } else if error.file == name || error.file == nil {
-      inner = error.message
-    } else {
-      inner = error.description
+    return Failure("Could not open '\(name)': \(reason(error, [name, file ?? name]))", hint: hint)
+  }
+
+  private static func reason(_ error: ImageError, _ names: [String]) -> String {
+    let shown = error.file ?? names[0]
+    if error.errno == .isDirectory { return "'file' driver requires '\(shown)' to be a regular file" }
+    if let reason = error.errno, error.message.hasPrefix("cannot be opened") {
+      return "Could not open '\(shown)': \(reason.description)"
     }
-    return Failure("Could not open '\(name)': \(inner)", hint: hint)
+    if let reason = error.errno, let reference = backingName(error.message) {
+      let full = InfoReport.fullName(reference, shown)
+      return "Could not open backing file: Could not open '\(full)': \(reason.description)"
+    }
+    return error.file.map(names.contains) ?? true ? error.message : error.description
+  }
+
+  /// The name in the library's sentence about a backing file that cannot be opened.
+  private static func backingName(_ message: String) -> String? {
+    let start = "the backing file \""
+    guard message.hasPrefix(start) else { return nil }
+    let rest = message.dropFirst(start.count)
+    guard let end = rest.firstIndex(of: "\""), rest[end...].hasPrefix("\" cannot be opened:") else { return nil }
+    return String(rest[..<end])
   }
 }

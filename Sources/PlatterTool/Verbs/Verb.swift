@@ -1,5 +1,5 @@
 /// One verb of the program: a table of options and what it does. A file each in this folder.
-package protocol Verb {
+package protocol Verb: Sendable {
   static var name: String { get }
   /// One line of help.
   static var summary: String { get }
@@ -23,6 +23,11 @@ package enum Verbs {
   package static let missing: Set<String> = [
     "amend", "bench", "bitmap", "commit", "create", "dd", "rebase", "resize", "snapshot",
   ]
+
+  /// The table of a verb as it holds under a name of the program.
+  package static func options(of verb: any Verb.Type, _ program: ProgramName) -> [OptionSpec] {
+    verb.options.filter { !(program.isDropIn && $0.isOwn) } + [SharedOptions.help]
+  }
 
   package static func named(_ name: String) -> (any Verb.Type)? {
     for verb in all where verb.name == name { return verb }

@@ -1,0 +1,364 @@
+package import PlatterCore
+import Synchronization
+
+/// Writes guest bytes into the top image of a chain, in place: the write engine of all formats that allocate.
+///
+/// The format's map says where bytes may go and orders its own structures; this moves the bytes, fills what an allocation
+/// leaves around them, keeps writers of the same units apart, and decides when to publish.
+///
+/// Invariants: data I/O happens outside every lock of the map; a range is written in place only under a shared hold, and
+/// allocated, linked or released only under an exclusive one over whole units; after a failure of `publish` every further
+/// request fails, because what is on disk is no longer known.
+package final class DiskWriter: Sendable {
+  /// Most guest bytes that one step allocates: bounds the memory of a merged write.
+  private static let maximumStepByteCount: UInt64 = 1 << 20
+
+  package let image: DiskImage
+  let map: any WritableMap
+  /// Every request is on stable storage when it returns (cache modes writethrough and directsync).
+  private let isWritethrough: Bool
+  /// Flushing is left out altogether (cache mode unsafe).
+  private let isUnsafe: Bool
+  private let ranges = RangeLock()
+  private let publishing = Mutex(Publishing())
+
+  private struct Publishing: Sendable {
+    var isPrepared = false
+    var hasFailed = false
+    var isClosed = false
+  }
+
+  /// - Throws: `.unsupported` where the format cannot be written; `.invalidArgument` where the image was opened read-only.
+  package init(_ image: DiskImage, cache: OpenOptions.CacheMode = .writeback) throws(ImageError) {
+    guard let map = image.layers[0].map as? any WritableMap else {
+      throw ImageError(.unsupported, "the \(image.formatName) format cannot be written", file: image.name)
+    }
+    guard map.stores.allSatisfy(\.isWritable) else {
+      throw ImageError(.invalidArgument, "opened read-only", file: image.name)
+    }
+    self.image = image
+    self.map = map
+    isWritethrough = cache == .writethrough || cache == .directsync
+    isUnsafe = cache == .unsafe
+  }
+
+  /// Units that are allocated and released whole.
+  private var unit: UInt64 { max(map.allocationUnit ?? map.mapUnit, map.mapUnit) }
+
+  // MARK: Requests
+
+  /// Writes `bytes` at guest offset `offset`.
+  /// - Throws: `.invalidArgument` outside the disk; what the map or a store throws. A failed request leaves each of its
+  ///   bytes old or new.
+  package func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
+    try checkRange(UInt64(bytes.byteCount), offset)
+    try prepare()
+    var done = 0
+    while done < bytes.byteCount {
+      let rest = bytes.extracting(done..<bytes.byteCount)
+      let position = offset + UInt64(done)
+      let inPlace = try writeInPlace(rest, at: position)
+      done += inPlace > 0 ? inPlace : try writeAllocating(rest, at: position)
+      if map.mustPublishSoon { try publish() }
+    }
+    if isWritethrough { try flush() }
+  }
+
+  /// Makes guest bytes read as zeros.
+  /// - Parameter mayUnmap: space may be given back.
+  package func zero(_ range: Range<UInt64>, mayUnmap: Bool) throws(ImageError) {
+    try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
+    guard !range.isEmpty else { return }
+    try prepare()
+    let whole = wholeUnits(of: range)
+    try writeZeros(range.lowerBound..<min(whole.lowerBound, range.upperBound))
+    if !whole.isEmpty {
+      let answer = try exclusively(whole) { () throws(ImageError) in
+        try map.release(whole, as: mayUnmap ? .zero : .zeroKeepingSpace)
+      }
+      if answer == .cannot { try writeZeros(whole) }
+    }
+    if whole.upperBound < range.upperBound {
+      try writeZeros(max(whole.upperBound, range.lowerBound)..<range.upperBound)
+    }
+    try finishRequest()
+  }
+
+  /// Tells that the guest no longer needs bytes. What they read as afterwards is the format's matter; units that are only
+  /// partly in the range are left alone.
+  package func discard(_ range: Range<UInt64>) throws(ImageError) {
+    try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
+    try prepare()
+    let whole = wholeUnits(of: range)
+    guard !whole.isEmpty else { return }
+    _ = try exclusively(whole) { () throws(ImageError) in try map.release(whole, as: .discard) }
+    try finishRequest()
+  }
+
+  /// Gives whole units back to the backing image: they are absent afterwards (emptying an overlay).
+  package func makeAbsent(_ range: Range<UInt64>) throws(ImageError) -> ReleaseAnswer {
+    try prepare()
+    let whole = wholeUnits(of: range)
+    guard !whole.isEmpty else { return .done }
+    let answer = try exclusively(whole) { () throws(ImageError) in try map.release(whole, as: .absent) }
+    try finishRequest()
+    return answer
+  }
+
+  /// Stores packed bytes as the unit that starts at `unitStart`, which must be unit-aligned.
+  /// - Returns: false where the format has no packed units.
+  package func writePacked(_ packed: RawSpan, unitStart: UInt64) throws(ImageError) -> Bool {
+    precondition(unitStart % unit == 0)
+    try prepare()
+    let hold = ranges.acquire(unitStart..<unitStart + unit, exclusive: true)
+    defer { ranges.release(hold) }
+    guard let allocation = try map.allocatePacked(unitStart: unitStart, byteCount: packed.byteCount) else {
+      return false
+    }
+    do throws(ImageError) {
+      try map.stores[Int(allocation.store)].write(packed, at: allocation.offset)
+    } catch {
+      map.abandon(allocation)
+      throw error
+    }
+    try map.link(allocation)
+    try finishRequest()
+    return true
+  }
+
+  /// Everything that requests have written so far is on stable storage after.
+  package func flush() throws(ImageError) {
+    try publish()
+    if !isUnsafe { try barrier() }
+  }
+
+  /// Changes the disk's size. New bytes read as zeros.
+  package func resize(to byteCount: UInt64) throws(ImageError) {
+    try prepare()
+    try exclusively(0..<UInt64.max) { () throws(ImageError) in try map.resize(to: byteCount, barrier) }
+    image.units.removeAll()
+    try finishRequest()
+  }
+
+  /// Publishes everything and clears the format's marks. The writer takes no request afterwards.
+  package func close() throws(ImageError) {
+    let isOpen = publishing.withLock { state in
+      defer { state.isClosed = true }
+      return state.isPrepared && !state.isClosed && !state.hasFailed
+    }
+    guard isOpen else { return }
+    try exclusively(0..<UInt64.max) { () throws(ImageError) in try map.close(isUnsafe ? {} : barrier) }
+  }
+
+  // MARK: Steps
+
+  /// Overwrites the data run at the start of `bytes` where it may be overwritten. Returns the bytes written, 0 where the
+  /// first byte needs an allocation.
+  private func writeInPlace(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) -> Int {
+    let end = offset + UInt64(bytes.byteCount)
+    // Encrypted sectors are rewritten whole, so their neighbours must hold still.
+    let isEncrypted = map.isEncrypted
+    let hold = ranges.acquire(
+      isEncrypted ? aligned(offset..<end, to: unit) : offset..<end, exclusive: isEncrypted)
+    defer { ranges.release(hold) }
+    guard let extent = try placeInPlace(offset..<end) else { return 0 }
+    let count = Int(extent.byteCount)
+    try map.changed(extent.start..<extent.end)
+    let part = bytes.extracting(0..<count)
+    if extent.cipher == 0 {
+      try map.stores[Int(extent.store)].write(part, at: extent.offset)
+    } else {
+      try writeEncrypted(part, extent)
+    }
+    return count
+  }
+
+  /// The data run at the start of `range` that may be overwritten, or nil.
+  private func placeInPlace(_ range: Range<UInt64>) throws(ImageError) -> Extent? {
+    var extents: [Extent] = []
+    _ = try map.map(range, limit: 1, into: &extents)
+    guard let first = extents.first, first.kind == .data, !first.isShared else { return nil }
+    return first
+  }
+
+  /// Rewrites the sectors that hold a run, whole: their ends may be old bytes.
+  private func writeEncrypted(_ bytes: RawSpan, _ extent: Extent) throws(ImageError) {
+    let cipher = map.ciphers[Int(extent.cipher) - 1]
+    let sector = UInt64(cipher.sectorByteCount)
+    let skip = extent.start % sector
+    let guestStart = extent.start - skip
+    let hostStart = extent.offset - skip
+    let count = Int(((extent.end + sector - 1) / sector) * sector - guestStart)
+    let store = map.stores[Int(extent.store)]
+    var buffer = AlignedBuffer(byteCount: count, zeroed: true)
+    let isWhole = skip == 0 && bytes.byteCount == count
+    try buffer.withMutableBytes { sectors throws(ImageError) in
+      if !isWhole {
+        _ = try store.read(into: &sectors, at: hostStart)
+        try cipher.decrypt(&sectors, guestOffset: guestStart, hostOffset: hostStart)
+      }
+      sectors.copy(bytes, to: Int(skip))
+      try cipher.encrypt(&sectors, guestOffset: guestStart, hostOffset: hostStart)
+    }
+    try store.write(buffer.bytes, at: hostStart)
+  }
+
+  /// Allocates space for the start of `bytes`, writes it with what belongs around it, and links it. Returns the bytes
+  /// written; 0 where somebody else has allocated meanwhile.
+  private func writeAllocating(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) -> Int {
+    let end = min(
+      offset + UInt64(bytes.byteCount), aligned(offset..<offset + Self.maximumStepByteCount, to: unit).upperBound)
+    let hold = ranges.acquire(aligned(offset..<end, to: unit), exclusive: true)
+    defer { ranges.release(hold) }
+    var limit = offset
+    var extents: [Extent] = []
+    while limit < end {
+      extents.removeAll(keepingCapacity: true)
+      let reached = try map.map(limit..<end, limit: 16, into: &extents)
+      if let inPlace = extents.first(where: { $0.kind == .data && !$0.isShared }) {
+        limit = inPlace.start
+        break
+      }
+      limit = reached
+    }
+    guard limit > offset else { return 0 }
+    let allocation = try map.allocate(offset..<limit)
+    let payloadEnd = min(limit, allocation.range.upperBound)
+    do throws(ImageError) {
+      try write(bytes.extracting(0..<Int(payloadEnd - offset)), at: offset, into: allocation)
+    } catch {
+      map.abandon(allocation)
+      throw error
+    }
+    try map.link(allocation)
+    return Int(payloadEnd - offset)
+  }
+
+  /// Writes payload, head and tail of an allocation in one write.
+  private func write(_ payload: RawSpan, at offset: UInt64, into allocation: Allocation) throws(ImageError) {
+    let store = map.stores[Int(allocation.store)]
+    let head = Int(offset - allocation.start)
+    let isWhole = head == 0 && UInt64(payload.byteCount) == allocation.byteCount
+    if allocation.cipher == 0, isWhole || allocation.fill == .readsZero {
+      return try store.write(payload, at: allocation.offset + UInt64(head))
+    }
+    var buffer = AlignedBuffer(byteCount: Int(allocation.byteCount), zeroed: true)
+    try buffer.withMutableBytes { bytes throws(ImageError) in
+      if allocation.fill == .guestBytes {
+        let tail = head + payload.byteCount
+        // The last unit may reach past the disk's end; nothing is there.
+        let present = Int(min(allocation.range.upperBound, map.byteCount) - allocation.start)
+        try readOld(0..<head, of: allocation, into: &bytes)
+        try readOld(tail..<max(tail, present), of: allocation, into: &bytes)
+      }
+      bytes.copy(payload, to: head)
+      if allocation.cipher > 0 {
+        try map.ciphers[Int(allocation.cipher) - 1].encrypt(
+          &bytes, guestOffset: allocation.start, hostOffset: allocation.offset)
+      }
+    }
+    try store.write(buffer.bytes, at: allocation.offset)
+  }
+
+  private func readOld(
+    _ part: Range<Int>, of allocation: Allocation, into bytes: inout MutableRawSpan
+  ) throws(ImageError) {
+    guard !part.isEmpty else { return }
+    var span = bytes._mutatingExtracting(part)
+    try image.read(into: &span, at: allocation.start + UInt64(part.lowerBound))
+  }
+
+  /// Writes zeros as data, leaving alone what reads as zeros already.
+  private func writeZeros(_ range: Range<UInt64>) throws(ImageError) {
+    guard !range.isEmpty else { return }
+    let zeros = [UInt8](repeating: 0, count: Int(min(Self.maximumStepByteCount, range.upperBound - range.lowerBound)))
+    var walk = ChainWalk(image.layers)
+    var position = range.lowerBound
+    var runs: [Run] = []
+    while position < range.upperBound {
+      runs.removeAll(keepingCapacity: true)
+      position = try walk.runs(position..<range.upperBound, limit: 32, into: &runs)
+      for run in runs where !run.readsZero {
+        var offset = run.extent.start
+        while offset < run.extent.end {
+          let count = Int(min(UInt64(zeros.count), run.extent.end - offset))
+          try writeThrough(zeros.rawBytes.extracting(0..<count), at: offset)
+          offset += UInt64(count)
+        }
+      }
+    }
+  }
+
+  /// `write` without the end of a request.
+  private func writeThrough(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
+    var done = 0
+    while done < bytes.byteCount {
+      let rest = bytes.extracting(done..<bytes.byteCount)
+      let inPlace = try writeInPlace(rest, at: offset + UInt64(done))
+      done += inPlace > 0 ? inPlace : try writeAllocating(rest, at: offset + UInt64(done))
+    }
+  }
+
+  // MARK: Order
+
+  private func prepare() throws(ImageError) {
+    try publishing.withLock { state throws(ImageError) in
+      guard !state.hasFailed else {
+        throw ImageError(.io, "an earlier write failed; the image takes no more", file: image.name)
+      }
+      precondition(!state.isClosed, "a closed writer was used")
+      guard !state.isPrepared else { return }
+      try map.prepareToWrite(isUnsafe ? {} : barrier)
+      state.isPrepared = true
+    }
+  }
+
+  private func finishRequest() throws(ImageError) {
+    if isWritethrough { try flush() } else if map.mustPublishSoon { try publish() }
+  }
+
+  private func publish() throws(ImageError) {
+    try publishing.withLock { state throws(ImageError) in
+      do throws(ImageError) {
+        try map.publish(isUnsafe ? {} : barrier)
+      } catch {
+        state.hasFailed = true
+        throw error
+      }
+    }
+    // Freed space may be used again from here on, so units decoded from it are no longer what they were.
+    image.units.removeAll()
+  }
+
+  private func barrier() throws(ImageError) {
+    for store in map.stores where store.isWritable { try store.flush() }
+  }
+
+  private func exclusively<R>(_ range: Range<UInt64>, _ body: () throws(ImageError) -> R) throws(ImageError) -> R {
+    let hold = ranges.acquire(range, exclusive: true)
+    defer { ranges.release(hold) }
+    return try body()
+  }
+
+  // MARK: Ranges
+
+  private func checkRange(_ byteCount: UInt64, _ offset: UInt64) throws(ImageError) {
+    let size = map.byteCount
+    guard offset <= size, byteCount <= size - offset else {
+      throw ImageError(
+        .invalidArgument, "cannot write \(byteCount) bytes at \(offset): the disk has \(size) bytes", file: image.name)
+    }
+  }
+
+  private func aligned(_ range: Range<UInt64>, to unit: UInt64) -> Range<UInt64> {
+    range.lowerBound / unit * unit..<(range.upperBound + unit - 1) / unit * unit
+  }
+
+  /// The whole map units in a range; the disk's last one counts as whole where the range reaches the end.
+  private func wholeUnits(of range: Range<UInt64>) -> Range<UInt64> {
+    let unit = map.mapUnit
+    let start = (range.lowerBound + unit - 1) / unit * unit
+    let end = range.upperBound == map.byteCount ? range.upperBound : range.upperBound / unit * unit
+    return start..<max(start, end)
+  }
+}

@@ -1,0 +1,170 @@
+import Platter
+import PlatterCore
+import SystemPackage
+
+/// `convert`: copies the guest content of disks into a new image.
+package enum ConvertVerb: Verb {
+  package static let name = "convert"
+  package static let summary = "Copy one or several disks, one behind the other, into an image; - is standard output."
+  package static let operands = "FILENAME [FILENAME2 ...] OUTPUT_FILENAME"
+  package static let options =
+    [
+      SharedOptions.formatLetter,
+      OptionSpec("O", nil, .required("FORMAT"), "format of the image to be made (raw)"),
+      OptionSpec("o", nil, .required("OPTIONS"), "options of that format"),
+      OptionSpec("B", nil, .required("FILE"), "make the new image an overlay of this one"),
+      OptionSpec("F", nil, .required("FORMAT"), "format of that one"),
+      OptionSpec("c", nil, "compress"),
+      OptionSpec("l", nil, .required("SNAPSHOT"), "read an internal snapshot"),
+      OptionSpec("S", nil, .required("SIZE"), "runs of zeros this long become holes (4k); 0: no holes"),
+      OptionSpec("m", nil, .required("COUNT"), "threads, 1 to 16"),
+      OptionSpec("W", nil, "write out of order (always so where it can be)"),
+      OptionSpec("n", nil, "write into a target that is there"),
+      OptionSpec(nil, "target-is-zero", "with -n: the target reads as zeros"),
+      OptionSpec(nil, "target-image-opts", "with -n: read the target's name as KEY=VALUE,..."),
+      OptionSpec("t", nil, .required("CACHE"), "cache mode for writing (unsafe)"),
+      OptionSpec("C", nil, "let the kernel copy where it can"),
+      OptionSpec("r", nil, .required("BYTES"), "write no more bytes a second"),
+      OptionSpec(nil, "salvage", "read errors become zeros"),
+      OptionSpec(nil, "bitmaps", "copy bitmaps too"),
+      OptionSpec(nil, "skip-broken-bitmaps", "leave out inconsistent ones"),
+      SharedOptions.sourceCache, SharedOptions.quiet, SharedOptions.progress, SharedOptions.progressForm,
+      SharedOptions.forceShare,
+    ] + SharedOptions.opening
+
+  package static func run(_ call: Invocation) throws(Failure) -> Int32 {
+    if try TargetFormat.writeHelp(call) { return 0 }
+    let request = try ConvertRequest(call)
+    let progress = ProgressDisplay(try call.progressForm(), toStandardError: request.isStream)
+    let sources = try request.openSources(call)
+    let target = try request.target(call)
+    let limiter = request.bytesPerSecond.map { RateLimiter(bytesPerSecond: $0) }
+    progress.start()
+    do throws(ImageError) {
+      try Convert(sources: sources, target: target, options: request.copyOptions).run { done, total in
+        progress.update(done, of: total)
+        limiter?.wait(done)
+        return true
+      }
+    } catch {
+      progress.finish(succeeded: false)
+      throw request.describe(error, call)
+    }
+    progress.finish(succeeded: true)
+    return 0
+  }
+}
+
+/// The options of `convert`, checked.
+private struct ConvertRequest {
+  private static let maximumSparseByteCount: UInt64 = 16 << 20  // QEMU's
+  private static let workerCounts = 1...16  // QEMU's
+
+  let sourceArguments: [Argument]
+  let targetArgument: Argument
+  let copyOptions: Convert.Options
+  let bytesPerSecond: UInt64?
+  private let isExisting: Bool
+  private let isTargetZero: Bool
+
+  var isStream: Bool { targetArgument.text == "-" }
+
+  init(_ call: Invocation) throws(Failure) {
+    let options = call.options
+    guard options.operands.count >= 2, let target = options.operands.last else {
+      throw Failure("Must specify image file name")
+    }
+    sourceArguments = Array(options.operands.dropLast())
+    targetArgument = target
+    isExisting = options.has("n")
+    isTargetZero = options.has("target-is-zero")
+    bytesPerSecond = try options.value("r").map { text throws(Failure) in
+      try SizeText.option(text, named: "rate limit")
+    }
+    var copy = Convert.Options()
+    try Self.readSparse(options, into: &copy)
+    try Self.readWorkers(options, into: &copy)
+    let cache = try call.cache("t", what: "cache") ?? .unsafe
+    copy.flushes = cache.flushes
+    copy.isDirect = cache.isDirect
+    try Self.checkTarget(options)
+    if try TargetFormat.checkRawOptions(options.values("o")) { copy.sparseByteCount = 0 }
+    // One worker, so that what waits for the rate is all there is.
+    if bytesPerSecond != nil { copy.workerCount = 1 }
+    copyOptions = copy
+    try call.checkFormatOptions(["f"])
+  }
+
+  private static func readSparse(_ options: ParsedOptions, into copy: inout Convert.Options) throws(Failure) {
+    guard let text = options.value("S") else { return }
+    guard let value = try? SizeText.parse(text), value % 512 == 0, value <= maximumSparseByteCount else {
+      throw Failure(
+        "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to "
+          + "\(maximumSparseByteCount). Select 0 to disable sparse detection (fully allocates output).")
+    }
+    copy.sparseByteCount = Int(value)
+  }
+
+  private static func readWorkers(_ options: ParsedOptions, into copy: inout Convert.Options) throws(Failure) {
+    guard let text = options.value("m") else { return }
+    guard let count = Int(text), workerCounts.contains(count) else {
+      throw Failure("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16")
+    }
+    copy.workerCount = count
+  }
+
+  private static func checkTarget(_ options: ParsedOptions) throws(Failure) {
+    if options.has("target-is-zero"), !options.has("n") {
+      throw Failure("--target-is-zero requires use of -n flag")
+    }
+    if options.has("target-image-opts"), !options.has("n") {
+      throw Failure("--target-image-opts requires use of -n flag")
+    }
+    if options.has("C"), options.has("S") { throw Failure("Cannot enable copy offloading when -S is used") }
+    if options.has("C"), options.has("salvage") { throw Failure("Cannot use copy offloading in salvaging mode") }
+    try TargetFormat.requireRaw(options.value("O") ?? "raw")
+    if options.has("c") { throw Failure("Compression not supported for this file format") }
+    if options.has("B") { throw Failure("Backing file not supported for file format 'raw'") }
+    if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }
+    if options.has("n"), options.has("o") { throw Failure("-o has no effect when skipping image creation") }
+    if options.has("bitmaps") { throw Failure("Format driver 'raw' does not support bitmaps") }
+    if options.has("salvage") { throw Failure("not supported yet by platter: convert --salvage") }
+  }
+
+  func openSources(_ call: Invocation) throws(Failure) -> [DiskImage] {
+    var openOptions = try call.openOptions(formatKey: "f")
+    openOptions.snapshot = try call.options.value("l").map(SnapshotParameter.name)
+    if openOptions.snapshot != nil, sourceArguments.count > 1 {
+      throw Failure("No support for concatenating multiple snapshot")
+    }
+    var sources: [DiskImage] = []
+    for argument in sourceArguments { sources.append(try call.open(try call.source(argument), openOptions)) }
+    return sources
+  }
+
+  func target(_ call: Invocation) throws(Failure) -> ConvertTarget {
+    if isStream { return .stream(1) }
+    let source = try ImageSource(targetArgument, isOptionList: call.options.has("target-image-opts"))
+    guard let path = source.path else { throw Failure("the target '\(source.written)' names no file") }
+    return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path)
+  }
+
+  /// Words for a failed copy.
+  func describe(_ error: ImageError, _ call: Invocation) -> Failure {
+    let name = targetArgument.text
+    guard call.program.isDropIn, !isStream, error.file == name || error.code == .busy else {
+      return OpenFailure.withHint(error)
+    }
+    let isOpening = error.message.hasPrefix("cannot be opened")
+    if error.code == .busy {
+      return Failure(
+        "\(name): error while converting raw: \(error.message)",
+        hint: "Is another process using the image [\(name)]?")
+    }
+    if isExisting, error.code == .invalidArgument { return Failure("output file is smaller than input file") }
+    guard isOpening, let reason = error.errno else { return OpenFailure.withHint(error) }
+    return isExisting
+      ? Failure("Could not open '\(name)': Could not open '\(name)': \(reason.description)")
+      : Failure("\(name): error while converting raw: Could not create '\(name)': \(reason.description)")
+  }
+}
