@@ -13,7 +13,7 @@ func open(_ store: any ByteStore, isWritable: Bool = false) throws(ImageError) -
   return map
 }
 
-/// Reads guest bytes through maps, one byte run at a time, and holds every answer to the contract: no gaps, no overlaps,
+/// Reads guest bytes through maps, one run at a time, and holds every answer to the contract: no gaps, no overlaps,
 /// no more runs than allowed, neighbours joined.
 func readGuest(_ chain: [VHDXMap], _ range: Range<UInt64>? = nil, limit: Int = 7) throws -> [UInt8] {
   guard let map = chain.first else { return [] }
