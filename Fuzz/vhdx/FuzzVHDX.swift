@@ -3,8 +3,8 @@ import PlatterCore
 import PlatterVHDX
 
 /// The input is a list of patches to a small valid file (4 bytes of place, 1 of length, then the bytes), after which
-/// the checksums of headers, region tables and the first log entry are made right again, so that what lies behind them is
-/// reached.
+/// the checksums of headers, region tables and the first log entry are made right again, so that what lies behind them
+/// is reached.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzVHDX(_ data: UnsafePointer<UInt8>, _ size: Int) -> CInt {
   let input = unsafe [UInt8](UnsafeBufferPointer(start: data, count: size))
