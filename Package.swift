@@ -114,5 +114,6 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("qed", ["PlatterQED", "PlatterCore"]),
     fuzz("vmdk", ["PlatterVMDK", "PlatterCore"]),
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
+    fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]
 }
