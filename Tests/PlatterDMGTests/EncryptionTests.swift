@@ -2,8 +2,8 @@ import PlatterCore
 import PlatterDMG
 import Testing
 
-/// A disk of one sector of 0x5A, encrypted: AES-128 under the key 00…0f, block codes under 10…23, both wrapped under the
-/// passphrase "platter" by the openssl program.
+/// A disk of one sector of 0x5A, encrypted: AES-128 under the key 00…0f, block codes under 10…23, both wrapped under
+/// the passphrase "platter" by the openssl program.
 enum EncryptedDisk {
   static let blob = bytes(
     hexadecimal: "17f3d05f395bfefc71aeef1a5ac103eb2de34541023fce6c64ec63c36b18b3021b83f0f79dd8ba5dc24a4c547d8bb4bc")

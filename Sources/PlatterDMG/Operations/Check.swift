@@ -187,7 +187,7 @@ extension CheckPlan {
     )
   }
 
-  /// Zero chunks count as zeros, ignored ones not at all. Zeros are never made: their checksum follows from their number.
+  /// Zero chunks count as zeros, ignored ones not at all. Zeros are never made: their number gives their checksum.
   private func crc32(of partition: Partition, _ checksums: [UInt32]) -> UInt32 {
     var sum: UInt32 = 0
     for index in partition.runs {
