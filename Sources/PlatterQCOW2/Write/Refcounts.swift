@@ -163,8 +163,11 @@ struct Refcounts {
       end += 1
       freshStart = max(freshStart, end)
       // Making a block takes a cluster behind the end, so a row never runs into a stretch without one.
-      guard end - first < wanted, try end < freshStart || place(of: end) != nil else { break }
-      guard try count(of: end, store) == 0 else { break }
+      guard end - first < wanted else { break }
+      let isCounted = try place(of: end) != nil
+      guard isCounted || end < freshStart else { break }
+      let present = try count(of: end, store)
+      guard present == 0 else { break }
     }
     searchStart = end
     return first..<end
