@@ -82,7 +82,6 @@ let package = Package(
     tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
-    tests("InteropTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests(
       "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
