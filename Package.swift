@@ -110,6 +110,8 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
     fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
     fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("qed", ["PlatterQED", "PlatterCore"]),
+    fuzz("vmdk", ["PlatterVMDK", "PlatterCore"]),
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
   ]
 }

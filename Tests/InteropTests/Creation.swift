@@ -67,11 +67,22 @@ struct Creation: Sendable, CustomTestStringConvertible {
     }
   }
 
+  /// Whether both programs map it alike. QEMU does not say where a VHDX has its data, and takes space that is only
+  /// reserved in a data file for data, where we see that it was never written.
+  var hasSameMap: Bool {
+    let isReserved = options.contains("preallocation=falloc") || options.contains("data_file_raw=on")
+    return format != "vhdx" && !(isReserved && options.contains("data_file=disk.data"))
+  }
+
   /// The driver option that takes the passphrase.
   var secretOption: String { format == "luks" ? "key-secret" : "encrypt.key-secret" }
 
   private func succeed(_ words: [String], in folder: FilePath) throws {
-    let result = try run(Tool.qemuImg.path ?? "qemu-img", words, in: folder)
+    var result = try run(Tool.qemuImg.path ?? "qemu-img", words, in: folder)
+    // qemu-img measures the key derivation with a coarse clock, and now and then gives up.
+    for _ in 0..<8 where result.errorText.contains("Unable to get accurate CPU usage") {
+      result = try run(Tool.qemuImg.path ?? "qemu-img", words, in: folder)
+    }
     guard result.succeeded else { throw RunError(description: "qemu-img \(words): \(result.errorText)") }
   }
 }
@@ -107,7 +118,7 @@ extension Creation {
     if hasDataFile, chosen.contains("packed=yes") { return false }
     if chosen.contains("data_file_raw=on"), chosen.contains("backing=yes") { return false }
     let isPreallocated = chosen.contains("preallocation=metadata") || chosen.contains("preallocation=falloc")
-    if isPreallocated, chosen.contains("backing=yes") { return false }
+    if isPreallocated, chosen.contains("backing=yes") || chosen.contains("packed=yes") { return false }
     // A packed cluster shares its host cluster, whose count must then be more than one bit can hold.
     if chosen.contains("refcount_bits=1"), chosen.contains("packed=yes") { return false }
     return true
@@ -134,7 +145,7 @@ extension Creation {
     Creation(format: "raw"),
     Creation(format: "raw", options: ["preallocation=falloc"]),
     Creation(format: "qed"),
-    Creation(format: "qed", options: ["cluster_size=4k", "table_size=1"]),
+    Creation(format: "qed", options: ["cluster_size=4k", "table_size=2"]),
     Creation(format: "qed", options: ["cluster_size=1M", "table_size=16"]),
     Creation(format: "vmdk"),
     Creation(format: "vmdk", options: ["subformat=monolithicFlat"]),
@@ -151,7 +162,7 @@ extension Creation {
       format: "luks",
       options: [
         "key-secret=s0", "iter-time=10", "cipher-alg=aes-128", "cipher-mode=cbc", "ivgen-alg=essiv",
-        "ivgen-hash-alg=sha256", "hash-alg=sha1",
+        "ivgen-hash-alg=sha256",
       ], secret: "open sesame"),
     Creation(
       format: "qcow2", options: ["encrypt.format=luks", "encrypt.key-secret=s0", "encrypt.iter-time=10"],
