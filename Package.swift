@@ -82,6 +82,7 @@ let package = Package(
     tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
+    tests("InteropTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests(
       "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
@@ -110,6 +111,8 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
     fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
     fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("qed", ["PlatterQED", "PlatterCore"]),
+    fuzz("vmdk", ["PlatterVMDK", "PlatterCore"]),
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
   ]
 }

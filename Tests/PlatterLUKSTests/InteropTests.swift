@@ -14,15 +14,17 @@ struct InteropTests {
     try scratch.write(Array("open sesame".utf8), to: "secret")
   }
 
+  // Each takes qemu-img some seconds, whatever `iter-time` says: few variants, many features each.
   static let options = [
-    "cipher-alg=aes-256", "cipher-alg=aes-128", "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256",
-    "cipher-mode=cbc,ivgen-alg=plain,hash-alg=sha512", "cipher-mode=cbc,ivgen-alg=plain64,hash-alg=sha384",
-    "cipher-mode=xts,ivgen-alg=essiv,ivgen-hash-alg=sha256", "cipher-mode=ctr,ivgen-alg=plain64,hash-alg=sha1",
-    "cipher-mode=ecb,ivgen-alg=plain64,hash-alg=sha224", "cipher-alg=cast5-128,cipher-mode=cbc,hash-alg=ripemd160",
-    "cipher-mode=ctr,ivgen-alg=essiv,ivgen-hash-alg=sha256,cipher-alg=aes-128,hash-alg=md5",
+    "cipher-alg=aes-256", "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256,hash-alg=sha1",
+    "cipher-mode=xts,ivgen-alg=essiv,ivgen-hash-alg=sha256,hash-alg=sha512",
+    "cipher-alg=aes-128,cipher-mode=ctr,ivgen-alg=plain64,hash-alg=sha384",
+    "cipher-alg=cast5-128,cipher-mode=cbc,ivgen-alg=plain,hash-alg=ripemd160",
   ]
 
-  @Test("what qemu-io writes, we read", .requires(.qemuImg, .qemuIO), arguments: options)
+  @Test(
+    "what qemu-io writes, we read, and our facts are what qemu-img prints", .requires(.qemuImg, .qemuIO),
+    arguments: options)
   func readsQEMU(options: String) throws {
     try create(options)
     let secret = "secret,id=s,file=\(scratch["secret"])"
@@ -34,13 +36,8 @@ struct InteropTests {
       "convert", "--object", secret, "--image-opts", image, "-O", "raw", scratch["disk.raw"])
     let map = try LUKS.open(try FileStore(scratch.file("disk.luks")), context("open sesame"))
     #expect(try contents(map) == scratch.read("disk.raw"))
-  }
 
-  @Test("facts are what qemu-img prints", .requires(.qemuImg), arguments: options) func sameFacts(options: String) throws
-  {
-    try create(options)
     let text = try Tool.qemuImg.succeed("info", "--output=json", scratch["disk.luks"]).outputText
-    let map = try LUKS.open(try FileStore(scratch.file("disk.luks")), context(nil, isForFactsOnly: true))
     let facts = try #require(map.facts.specific)
     let start = try #require(text.firstRange(of: "\"data\": "))
     let squeezed = text[start.upperBound...].filter { !$0.isWhitespace }

@@ -38,15 +38,6 @@ import Testing
     #expect(names(try open(image)) == ["compat", "compression-type", "refcount-bits"])
   }
 
-  @Test("an encrypted image opens for its facts without a passphrase, and for nothing else")
-  func encrypted() throws {
-    var image = QCOW2Builder(byteCount: 65536)
-    image.encryptionMethod = 1
-    #expect(throws: ImageError.self) { try open(image) }
-    let map = try open(image, OpenContext(isForFactsOnly: true))
-    #expect(map.facts.specific?["encrypt"] == ["format": .text("aes")])
-  }
-
   @Test("bitmaps without their autoclear bit are ignored, with a warning")
   func inconsistentBitmaps() throws {
     var image = QCOW2Builder(byteCount: 65536)

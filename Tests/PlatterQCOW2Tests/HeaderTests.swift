@@ -149,6 +149,13 @@ struct Lie: Sendable, CustomTestStringConvertible {
 }
 
 @Suite struct HeaderTests {
+  private static let plain = QCOW2Builder(byteCount: 1 << 20).build().bytes
+  private static let plainVersion2: [UInt8] = {
+    var image = QCOW2Builder(byteCount: 1 << 20)
+    image.version = 2
+    return image.build().bytes
+  }()
+
   @Test("a header that lies is refused with the field and its value", arguments: Lie.all)
   func refusal(lie: Lie) throws {
     var image = QCOW2Builder(byteCount: 1 << 20)
@@ -167,23 +174,21 @@ struct Lie: Sendable, CustomTestStringConvertible {
 
   @Test("a file that ends inside the header is reported as truncated", arguments: 0..<112)
   func truncatedHeader(length: Int) throws {
-    let bytes = Array(QCOW2Builder(byteCount: 1 << 20).build().bytes.prefix(length))
+    let bytes = Array(Self.plain.prefix(length))
     let error = #expect(throws: ImageError.self) { try open(bytes) }
     #expect(error?.code == .truncated)
   }
 
   @Test("a version 2 file that ends inside the header is reported as truncated", arguments: 0..<72)
   func truncatedOldHeader(length: Int) throws {
-    var image = QCOW2Builder(byteCount: 1 << 20)
-    image.version = 2
-    let error = #expect(throws: ImageError.self) { try open(Array(image.build().bytes.prefix(length))) }
+    let error = #expect(throws: ImageError.self) { try open(Array(Self.plainVersion2.prefix(length))) }
     #expect(error?.code == .truncated)
   }
 
   @Test("a file that ends before the L1 table does not open", arguments: [112, 120, 512, 65_536, 65_543])
   func truncatedTables(length: Int) throws {
     let error = #expect(throws: ImageError.self) {
-      try open(Array(QCOW2Builder(byteCount: 1 << 20).build().bytes.prefix(length)))
+      try open(Array(Self.plain.prefix(length)))
     }
     #expect(error?.code == .truncated)
   }

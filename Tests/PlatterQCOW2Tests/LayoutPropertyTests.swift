@@ -25,6 +25,38 @@ struct LayoutShape: Sendable, CustomTestStringConvertible {
   ]
 }
 
+/// An image with a bit of everything that its shape allows.
+func randomImage(_ shape: LayoutShape, _ random: inout SeededGenerator) -> QCOW2Builder {
+  let size = 1 << shape.clusterBits
+  // Two L2 tables and a bit where clusters are small, one table where they are large; the last cluster is cut.
+  let clusters = min(size / (shape.extended ? 16 : 8) * 2 + 3, 300)
+  var image = QCOW2Builder(byteCount: UInt64(clusters * size) - 300, clusterBits: shape.clusterBits)
+  image.version = shape.version
+  image.refcountOrder = shape.refcountOrder
+  image.hasExtendedL2 = shape.extended
+  let budget = 8 << 20
+  var used = 0
+  for guest in 0..<clusters where Int.random(in: 0..<4, using: &random) != 0 {
+    let choice = Int.random(in: 0..<(used < budget ? 12 : 4), using: &random)
+    switch choice {
+    case 0...1 where shape.version >= 3: image.entries[guest] = .zero
+    case 2...3 where used < budget && shape.version >= 3: image.entries[guest] = .zeroAllocated
+    case 4 where shape.refcountOrder > 0:
+      image.entries[guest] = .packed(random.bytes(Int.random(in: 1..<size, using: &random)))
+    case 5...7 where shape.extended:
+      let states = String((0..<32).map { _ in ["a", "z", "-"].randomElement(using: &random) ?? "-" })
+      image.entries[guest] = .subclusters(states, [UInt8(guest & 255)])
+    case 8 where shape.extended:
+      let states = String((0..<32).map { _ in ["z", "-"].randomElement(using: &random) ?? "-" })
+      image.entries[guest] = .subclusters(states, nil)
+    case 4...: image.entries[guest] = .data([UInt8(guest & 255)])
+    default: continue
+    }
+    used += size
+  }
+  return image
+}
+
 /// What a sub-unit of the guest is, told apart as finely as runs are.
 private enum Piece: Equatable {
   case absent(UInt64?)
@@ -37,7 +69,7 @@ private enum Piece: Equatable {
   @Test("any layout maps to what the builder put there, however it is asked for", arguments: LayoutShape.all)
   func randomLayout(_ shape: LayoutShape) throws {
     var random = SeededGenerator(seed: shape.seed)
-    var image = randomImage(shape, &random)
+    let image = randomImage(shape, &random)
     let built = image.build()
     let expected = pieces(image, built)
     let map = try open(built.bytes)
@@ -51,39 +83,6 @@ private enum Piece: Equatable {
       let part = try runs(map, range, limit: Int.random(in: 1...20, using: &random))
       #expect(part == whole.filter { $0.end > from && $0.start < range.upperBound }.map { $0.clipped(to: range) })
     }
-    image.entries = [:]
-  }
-
-  private func randomImage(_ shape: LayoutShape, _ random: inout SeededGenerator) -> QCOW2Builder {
-    let size = 1 << shape.clusterBits
-    // Two L2 tables and a bit where clusters are small, one table where they are large; the last cluster is cut.
-    let clusters = min(size / (shape.extended ? 16 : 8) * 2 + 3, 300)
-    var image = QCOW2Builder(byteCount: UInt64(clusters * size) - 300, clusterBits: shape.clusterBits)
-    image.version = shape.version
-    image.refcountOrder = shape.refcountOrder
-    image.hasExtendedL2 = shape.extended
-    if shape.refcountOrder == 0 { image.refcountOrder = 0 }
-    let budget = 8 << 20
-    var used = 0
-    for guest in 0..<clusters where Int.random(in: 0..<4, using: &random) != 0 {
-      let choice = Int.random(in: 0..<(used < budget ? 12 : 4), using: &random)
-      switch choice {
-      case 0...1 where shape.version >= 3: image.entries[guest] = .zero
-      case 2...3 where used < budget && shape.version >= 3: image.entries[guest] = .zeroAllocated
-      case 4 where shape.refcountOrder > 0:
-        image.entries[guest] = .packed(random.bytes(Int.random(in: 1..<size, using: &random)))
-      case 5...7 where shape.extended:
-        let states = String((0..<32).map { _ in ["a", "z", "-"].randomElement(using: &random) ?? "-" })
-        image.entries[guest] = .subclusters(states, [UInt8(guest & 255)])
-      case 8 where shape.extended:
-        let states = String((0..<32).map { _ in ["z", "-"].randomElement(using: &random) ?? "-" })
-        image.entries[guest] = .subclusters(states, nil)
-      case 4...: image.entries[guest] = .data([UInt8(guest & 255)])
-      default: continue
-      }
-      used += size
-    }
-    return image
   }
 
   /// The expectation, unit by unit, from what was asked of the builder and where it put it.

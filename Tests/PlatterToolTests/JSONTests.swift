@@ -95,15 +95,9 @@ struct JSONWriterTests {
   @Test("a value for people: names without hyphens, lists numbered")
   func human() throws {
     let value: Property = ["a-b": .text("x"), "c": .list([.text("y"), ["d-e": .flag(true)]])]
-    let text = """
-          a b: x
-          c:
-              [0]: y
-              [1]:
-                  d e: true
-
-      """.split(separator: "\n", omittingEmptySubsequences: false).map { "    " + $0 }.joined(separator: "\n")
-    #expect(try printed { HumanText.write(value, level: 1, to: $0) } + "    " == text)
+    let lines = ["    a b: x", "    c:", "        [0]: y", "        [1]:", "            d e: true"]
+    let text = lines.map { $0 + "\n" }.joined()
+    #expect(try printed { HumanText.write(value, level: 1, to: $0) } == text)
   }
 
   @Test("a write that fails is remembered")

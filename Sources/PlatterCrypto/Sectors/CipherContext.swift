@@ -54,8 +54,33 @@ final class CipherContextPool: Sendable {
     }
   }
 
+  /// Runs units of equal length through a context in place, each under its own vector, or all without one.
+  ///
+  /// - Parameters:
+  ///   - bytes: a whole number of units, less than 2 GiB each.
+  ///   - vectors: one after another; none for modes without.
+  func run(_ bytes: inout MutableRawSpan, vectors: [UInt8], unitByteCount: Int) throws(ImageError) {
+    let unitCount = bytes.byteCount / unitByteCount
+    guard unitCount > 0 else { return }
+    let vectorByteCount = vectors.count / unitCount
+    try unsafe bytes.withUnsafeMutableBytes { bytes throws(ImageError) in
+      guard let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return }
+      try withContext { context in
+        unsafe vectors.withUnsafeBufferPointer { vectors in
+          for unit in 0..<unitCount {
+            let vector = unsafe vectorByteCount == 0 ? nil : vectors.baseAddress.map { unsafe $0 + unit * vectorByteCount }
+            guard unsafe context.run(iv: vector, base + unit * unitByteCount, Int32(unitByteCount)) else {
+              return false
+            }
+          }
+          return true
+        }
+      }
+    }
+  }
+
   /// Lends a context for the length of a call.
-  func withContext(_ body: (CipherContext) -> Bool) throws(ImageError) {
+  private func withContext(_ body: (CipherContext) -> Bool) throws(ImageError) {
     guard let context = take() else { throw LibCrypto.failure("another cipher context") }
     let isDone = body(context)
     give(back: context)

@@ -131,7 +131,7 @@ package final class KeyedSectorCipher: SectorCipher {
     }
     if let essiv {
       try vectors.withMutableRawBytes { vectors throws(ImageError) in
-        try Self.run(&vectors, essiv, vectors: [], unitByteCount: count * blockByteCount)
+        try essiv.run(&vectors, vectors: [], unitByteCount: count * blockByteCount)
       }
     }
     return vectors
@@ -141,36 +141,14 @@ package final class KeyedSectorCipher: SectorCipher {
     throws(ImageError)
   {
     switch suite.mode {
-    case .ecb: try Self.run(&bytes, pool, vectors: [], unitByteCount: bytes.byteCount)
+    case .ecb: try pool.run(&bytes, vectors: [], unitByteCount: bytes.byteCount)
     case .cbc where !isEncrypting: try decryptChained(&bytes, pool, vectors)
-    case .cbc, .xts, .ctr: try Self.run(&bytes, pool, vectors: vectors, unitByteCount: Self.sectorByteCount)
+    case .cbc, .xts, .ctr: try pool.run(&bytes, vectors: vectors, unitByteCount: Self.sectorByteCount)
     }
   }
 
-  /// Runs units through a context, each under its own vector (or all without one).
-  private static func run(
-    _ bytes: inout MutableRawSpan, _ pool: CipherContextPool, vectors: [UInt8], unitByteCount: Int
-  ) throws(ImageError) {
-    let unitCount = bytes.byteCount / unitByteCount
-    let vectorByteCount = vectors.count / unitCount
-    try unsafe bytes.withUnsafeMutableBytes { bytes throws(ImageError) in
-      guard let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return }
-      try pool.withContext { context in
-        unsafe vectors.withUnsafeBufferPointer { vectors in
-          for unit in 0..<unitCount {
-            let vector = unsafe vectors.isEmpty ? nil : vectors.baseAddress.map { unsafe $0 + unit * vectorByteCount }
-            guard unsafe context.run(iv: vector, base + unit * unitByteCount, Int32(unitByteCount)) else {
-              return false
-            }
-          }
-          return true
-        }
-      }
-    }
-  }
-
-  /// CBC decryption of a batch as if it were one chain, which is several times as fast as one sector after another; then the first block
-  /// of each sector is put right: it was combined with the block before it instead of with its vector.
+  /// CBC decryption of a batch as if it were one chain, which libcrypto does faster than one sector after another; then
+  /// the first block of each sector is put right: it was combined with the block before it, not with its vector.
   private func decryptChained(_ bytes: inout MutableRawSpan, _ pool: CipherContextPool, _ vectors: [UInt8])
     throws(ImageError)
   {
@@ -185,7 +163,7 @@ package final class KeyedSectorCipher: SectorCipher {
         start += Self.sectorByteCount
       }
     }
-    try Self.run(&bytes, pool, vectors: Array(vectors.prefix(blockByteCount)), unitByteCount: bytes.byteCount)
+    try pool.run(&bytes, vectors: Array(vectors.prefix(blockByteCount)), unitByteCount: bytes.byteCount)
     var start = Self.sectorByteCount
     while start < bytes.byteCount {
       let correction = start / Self.sectorByteCount * blockByteCount

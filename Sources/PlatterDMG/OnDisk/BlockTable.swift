@@ -4,8 +4,6 @@ import PlatterCore
 struct BlockTableResource: Sendable {
   /// `CFName` or `Name`, as the image has it.
   var name: String
-  /// Resource id, -1 or 0 for the first.
-  var id: Int?
   var bytes: [UInt8]
 }
 

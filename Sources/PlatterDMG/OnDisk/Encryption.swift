@@ -8,6 +8,9 @@ enum Encryption {
     return head.bigEndian(at: 8)
   }
 
+  /// Bytes 56..<64 of the header: length of what lies inside; nil where the header is cut.
+  static func payloadByteCount(head: RawSpan) -> UInt64? { head.bigEndian(at: 56) }
+
   /// Whether the file ends with the footer of the first, long replaced kind.
   static func hasOldFooter(_ store: any ByteStore) throws(ImageError) -> Bool {
     let byteCount = try store.byteCount()

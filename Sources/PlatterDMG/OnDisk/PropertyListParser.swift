@@ -26,7 +26,7 @@ struct PropertyListParser {
 
   private var scanner: ByteScanner
   private var containers: [Container] = []
-  private var table = BlockTableResource(name: "", id: nil, bytes: [])
+  private var table = BlockTableResource(name: "", bytes: [])
   private var hasData = false
   private var hasFullName = false
   /// Lists that may stand only once were seen.
@@ -274,7 +274,7 @@ extension PropertyListParser {
       let role = try role(ofContainer: tag.name)
       containers.append(Container(element: tag.name, role: role))
       if role == .table {
-        table = BlockTableResource(name: "", id: nil, bytes: [])
+        table = BlockTableResource(name: "", bytes: [])
         hasData = false
         hasFullName = false
       }
@@ -336,7 +336,7 @@ extension PropertyListParser {
     let mode: LeafText.Mode =
       switch (parent.role, key, tag.name) {
       case (.table, "Data", "data"): .base64
-      case (.table, "Name", "string"), (.table, "CFName", "string"), (.table, "ID", _): .text
+      case (.table, "Name", "string"), (.table, "CFName", "string"): .text
       default: .ignored
       }
     var text = LeafText(mode)
@@ -350,10 +350,8 @@ extension PropertyListParser {
     case "CFName":
       hasFullName = true
       table.name = String(decoding: text.bytes, as: UTF8.self)
-    case "Name":
-      if !hasFullName { table.name = String(decoding: text.bytes, as: UTF8.self) }
     default:
-      table.id = Int(String(decoding: text.bytes, as: UTF8.self))
+      if !hasFullName { table.name = String(decoding: text.bytes, as: UTF8.self) }
     }
   }
 

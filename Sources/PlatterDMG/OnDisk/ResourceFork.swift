@@ -53,14 +53,14 @@ struct ResourceFork {
   ) throws(ImageError) {
     let fork = try ResourceFork(store, range)
     var total: UInt64 = 0
-    try fork.forEachReference(toType: 0x626C_6B78) { id, nameOffset, dataOffset throws(ImageError) in
+    try fork.forEachReference(toType: 0x626C_6B78) { nameOffset, dataOffset throws(ImageError) in
       let bytes = try fork.resource(at: dataOffset, total: &total)
-      try body(BlockTableResource(name: fork.name(at: nameOffset), id: id, bytes: bytes))
+      try body(BlockTableResource(name: fork.name(at: nameOffset), bytes: bytes))
     }
   }
 
   private func forEachReference(
-    toType type: UInt32, _ body: (_ id: Int, _ nameOffset: Int, _ dataOffset: UInt64) throws(ImageError) -> Void
+    toType type: UInt32, _ body: (_ nameOffset: Int, _ dataOffset: UInt64) throws(ImageError) -> Void
   ) throws(ImageError) {
     let typeList = Int(try field(24, "offset of the type list") as UInt16)
     let typeCount = Int((try field(typeList, "count of types") as UInt16) &+ 1)
@@ -72,10 +72,9 @@ struct ResourceFork {
       for number in 0..<count {
         let reference = references + 12 * number
         let what = "reference \(number) of type \(index)"
-        let id: Int16 = try field(reference, what)
         let nameOffset: Int16 = try field(reference + 2, what)
         let dataOffset: UInt32 = try field(reference + 4, what)
-        try body(Int(id), Int(nameOffset), UInt64(dataOffset & 0xFF_FFFF))
+        try body(Int(nameOffset), UInt64(dataOffset & 0xFF_FFFF))
       }
     }
   }

@@ -8,7 +8,7 @@ extension DMG {
     try naming(store.name) { () throws(ImageError) in
       let head = try store.readPrefix(count: ProbeHead.byteCount)
       if let version = Encryption.version(head: head.rawBytes) {
-        return try openEncrypted(store, version: version, context)
+        return try openEncrypted(store, head.rawBytes, version: version, context)
       }
       guard try !Encryption.hasOldFooter(store) else {
         throw .unsupported("the image is encrypted in the first version of the scheme (cdsaencr)")
@@ -29,11 +29,15 @@ extension DMG {
     return trailer
   }
 
-  private static func openEncrypted(_ store: any ByteStore, version: UInt32, _ context: OpenContext)
+  private static func openEncrypted(_ store: any ByteStore, _ head: RawSpan, version: UInt32, _ context: OpenContext)
     throws(ImageError) -> any ImageMap
   {
     guard version == 2 else { throw .unsupported("the encryption header has version \(version), not 2") }
-    throw passphraseNeeded
+    guard context.isForFactsOnly, let byteCount = Encryption.payloadByteCount(head: head) else {
+      throw passphraseNeeded
+    }
+    // Without the passphrase only the length of what lies inside is known, be it a disk or an image of one.
+    return DMGImage(byteCount: byteCount, stores: [store], content: .locked, isEncrypted: true)
   }
 
   /// Opens an image by its trailer.

@@ -67,7 +67,7 @@ package final class QCOW2Map: ImageMap {
       tableOffset: entry.tableOffset, firstEntry: sliceIndex * geometry.sliceEntryCount,
       guestStart: answer.position - inTable % geometry.sliceCoverage,
       hasDataFile: volume.header.hasDataFile, store: dataStore,
-      storeByteCount: volume.storeByteCounts[Int(dataStore)], isSparse: volume.areSparse[Int(dataStore)],
+      storeByteCount: volume.storeByteCounts[Int(dataStore)], isSparse: volume.preallocation.isLikely,
       cipher: ciphers.isEmpty ? 0 : 1, codec: volume.header.compression == .zstd ? .zstd : .deflate)
     if geometry.hasExtendedL2 {
       try reader.mapExtended(&answer, &extents)

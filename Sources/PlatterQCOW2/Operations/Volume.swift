@@ -9,8 +9,7 @@ final class Volume: Sendable {
   let stores: [any ByteStore]
   /// Lengths at opening time, by store.
   let storeByteCounts: [UInt64]
-  /// Whether a store has holes, by store.
-  let areSparse: [Bool]
+  let preallocation: Preallocation
   /// The store that guest bytes lie in; nil where it is not open (facts only).
   let dataStore: UInt16?
   let encryption: Encryption
@@ -49,13 +48,9 @@ final class Volume: Sendable {
     stores = dataFile.store.map { [store, $0] } ?? [store]
     dataStore = opening.header.hasDataFile ? (dataFile.store == nil ? nil : 1) : 0
     var byteCounts: [UInt64] = []
-    var areSparse: [Bool] = []
-    for store in stores {
-      byteCounts.append(try store.byteCount())
-      areSparse.append(try Self.isSparse(store, clusterByteCount: opening.header.clusterByteCount))
-    }
+    for store in stores { byteCounts.append(try store.byteCount()) }
     storeByteCounts = byteCounts
-    self.areSparse = areSparse
+    preallocation = Preallocation(store, opening.header, fileByteCount: byteCounts[0])
     snapshots = try opening.snapshots()
     var warnings: [String] = []
     bitmaps = try opening.bitmaps(isWritable: context.isWritable, warnings: &warnings)
@@ -63,13 +58,5 @@ final class Volume: Sendable {
     self.warnings = warnings
     encryption = try opening.encryption(context)
     tables = TableReader(store, geometry, fileByteCount: byteCounts[0])
-  }
-
-  /// Whether a file looks as if parts of it were holes: noticeably fewer bytes on its disk than its length. The slack is
-  /// for clusters whose end was never written.
-  static func isSparse(_ store: any ByteStore, clusterByteCount: UInt64) throws(ImageError) -> Bool {
-    let length = try store.byteCount().dividedRoundingUp(by: clusterByteCount)
-    let allocated = try store.allocatedByteCount() / clusterByteCount
-    return length >= max(allocated &+ allocated / 9, allocated &+ 2)
   }
 }

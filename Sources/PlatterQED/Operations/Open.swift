@@ -12,7 +12,7 @@ extension QED {
         backing = try backingReference(store, range, isRaw: header.features.contains(.rawBacking))
       }
       let image = QEDImage(store: store, header: header, fileByteCount: length, backing: backing)
-      for warning in image.facts.warnings { context.warn(warning) }
+      for warning in image.facts.warnings { context.warn("\(store.name): \(warning)") }
       return image
     }
   }

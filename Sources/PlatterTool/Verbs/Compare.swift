@@ -37,7 +37,6 @@ package enum CompareVerb: Verb {
     let outcome: Compare.Outcome
     progress.start()
     defer { progress.finish(succeeded: false) }
-    if comparison.sizesDiffer, !comparison.isStrict { say("Warning: Image size mismatch!", call) }
     do throws(ImageError) {
       outcome = try comparison.run { done, total in
         progress.update(done, of: total)
@@ -45,6 +44,13 @@ package enum CompareVerb: Verb {
       }
     } catch {
       throw Failure(error, status: error.code == .corrupt ? 3 : 4)
+    }
+    // Said only where the comparison came as far as the shorter disk's end.
+    let common = min(first.byteCount, second.byteCount)
+    switch outcome {
+    case .identical where comparison.sizesDiffer: say("Warning: Image size mismatch!", call)
+    case .contentDiffers(let offset) where offset >= common: say("Warning: Image size mismatch!", call)
+    default: break
     }
     switch outcome {
     case .identical:

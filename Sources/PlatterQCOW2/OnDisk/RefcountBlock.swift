@@ -1,0 +1,35 @@
+import PlatterCore
+
+/// Geometry of refcounts [QCOW2 specification, Refcounts]: a table of blocks of one cluster each, a count of
+/// `1 << order` bits for every cluster of the file.
+struct RefcountGeometry: Sendable, Equatable {
+  /// Bits 9 to 63 of a table entry: where the block lies; 0 for none, which means that all its counts are 0.
+  static let offsetMask: UInt64 = 0xffff_ffff_ffff_fe00
+
+  let order: UInt64
+  let clusterByteCount: UInt64
+
+  init(_ header: Header) {
+    order = UInt64(header.refcountOrder)
+    clusterByteCount = header.clusterByteCount
+  }
+
+  /// Clusters that one block counts.
+  var countsPerBlock: UInt64 { (clusterByteCount * 8) >> order }
+
+  /// The largest count.
+  var maximum: UInt64 { order == 6 ? .max : (1 << (1 << order)) - 1 }
+
+  /// The count with this number in a block, or in a part of one that starts with a whole byte. Traps outside of it.
+  /// Counts below 8 bits fill a byte from its lowest bits on.
+  func count(_ index: Int, in bytes: RawSpan) -> UInt64 {
+    if order < 3 {
+      let bit = index << Int(order)
+      return UInt64(bytes[bit / 8] >> UInt8(bit % 8)) & maximum
+    }
+    let width = 1 << (Int(order) - 3)
+    var value: UInt64 = 0
+    for byte in index * width..<(index + 1) * width { value = value << 8 | UInt64(bytes[byte]) }
+    return value
+  }
+}
