@@ -79,10 +79,9 @@ let package = Package(
     tests(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
-    tests("InteropTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
-    tests("InteropTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
+    tests("InteropTests", ["PlatterTool", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCoreTests", ["PlatterCore", system]),
     tests(
       "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
