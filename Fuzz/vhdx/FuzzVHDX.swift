@@ -152,7 +152,7 @@ extension Array where Element == UInt8 {
     bytes[18] = UInt8(pairs.count)
     for (index, pair) in pairs.enumerated() {
       let start = 20 + index * 12
-      let texts = [pair.0, pair.1].map { $0.utf8.flatMap { [$0, 0] } }
+      let texts: [[UInt8]] = [pair.0, pair.1].map { text in text.utf8.flatMap { byte in [byte, 0] } }
       bytes.put(littleEndian: UInt64(bytes.count), count: 4, at: start)
       bytes.put(littleEndian: UInt64(bytes.count + texts[0].count), count: 4, at: start + 4)
       bytes.put(littleEndian: UInt64(texts[0].count), count: 2, at: start + 8)
