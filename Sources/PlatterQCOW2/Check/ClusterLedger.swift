@@ -19,6 +19,8 @@ final class ClusterLedger: Sendable {
     static let packed = Use(rawValue: 1 << 27)
     /// Reached from the present disk's L1 table; with `table` or `data`.
     static let active = Use(rawValue: 1 << 28)
+    /// The present refcount table or one of its blocks; with `metadata`. These can be made anew.
+    static let refcounts = Use(rawValue: 1 << 29)
     fileprivate static let all: UInt32 = 0xff00_0000
   }
 

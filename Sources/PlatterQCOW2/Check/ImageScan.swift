@@ -193,11 +193,14 @@ private struct MetadataMarker {
     }
     let clusters = (offset / size..<(offset + byteCount).dividedRoundingUp(by: size)).clamped(to: ledger.window)
     for cluster in clusters {
-      let reference = ClusterLedger.Reference(cluster: cluster, use: .metadata, token: 0)
-      guard !ledger.add([reference], weight: 1).isEmpty else { continue }
+      let use: ClusterLedger.Use = isRefcounts ? [.metadata, .refcounts] : .metadata
+      let conflicts = ledger.add([.init(cluster: cluster, use: use, token: 0)], weight: 1)
+      guard let conflict = conflicts.first else { continue }
       scan.log.corruption(
         .metadata, cluster, "the \(what) overlaps another structure at \((cluster * size).hex)")
-      scan.log.add(CheckLog.Tally(areRefcountsBroken: isRefcounts))
+      // Refcounts can be made anew; two others stay entangled.
+      let isMendable = isRefcounts || conflict.earlier.contains(.refcounts)
+      scan.log.add(CheckLog.Tally(isTreeBroken: !isMendable, areRefcountsBroken: isMendable))
     }
     return true
   }

@@ -61,6 +61,7 @@ struct TableWalk {
       .tables, entry,
       "\(tree.name), entry \(index): L2 table \((cluster * scan.geometry.clusterByteCount).hex) is "
         + (isMetadata ? "other metadata" : "the table of another part of the disk too"))
+    scan.log.add(CheckLog.Tally(areRefcountsBroken: conflict.earlier.contains(.refcounts)))
     scan.log.propose(isMetadata ? .dropTable(entry: entry) : .copyTable(entry: entry, word: word))
   }
 
