@@ -61,7 +61,7 @@ final class ClusterLedger: Sendable {
       let base = window.lowerBound + chunk * Self.chunkClusterCount
       // Neighbours mostly lie in one chunk, so that the lock is taken once for many.
       next = chunks[Int(chunk)].words.withLock { words in
-        if words.isEmpty { words = [UInt32](repeating: 0, count: Int(Self.chunkClusterCount)) }
+        if words.isEmpty { words = [UInt32](repeating: 0, count: clusters(ofChunk: Int(chunk)).count) }
         var index = next
         while index < references.count {
           let reference = references[index]

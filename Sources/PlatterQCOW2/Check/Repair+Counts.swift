@@ -78,7 +78,7 @@ extension Repair {
     let clusters = ledger.clusters(ofChunk: chunk)
     var wanted = ledger.counts(ofChunk: chunk).map { UInt64($0) }
     guard keepsHigher, scan.refcounts.hasBlock(in: clusters) else { return wanted }
-    if wanted.isEmpty { wanted = [UInt64](repeating: 0, count: Int(ClusterLedger.chunkClusterCount)) }
+    if wanted.isEmpty { wanted = [UInt64](repeating: 0, count: clusters.count) }
     for cluster in clusters {
       let index = Int(cluster - clusters.lowerBound)
       wanted[index] = max(wanted[index], try scan.refcounts.count(of: cluster))
@@ -143,7 +143,8 @@ extension Repair {
       for index in end / geometry.countsPerBlock...last / geometry.countsPerBlock { blocks.insert(index) }
       tableClusters = (((blocks.max() ?? 0) + 1) * 8).dividedRoundingUp(by: cluster)
       guard tableClusters * cluster <= Header.maximumRefcountTableByteCount else {
-        throw .unsupported("the file is too large for a refcount table of \(Header.maximumRefcountTableByteCount) bytes")
+        throw .unsupported(
+          "the file is too large for a refcount table of \(Header.maximumRefcountTableByteCount) bytes")
       }
       if before == (blocks.count, tableClusters) { break }
     }

@@ -17,6 +17,7 @@ extension Repair {
     var end = scan.clusterCount
     var changes: [(offset: UInt64, word: UInt64)] = []
     for fix in forTables.isEmpty ? fixes : forTables {
+      guard spend(2 * scan.geometry.clusterByteCount) else { break }
       guard let change = try prepare(fix, scan, &end) else { continue }
       changes.append(change)
     }
@@ -26,6 +27,17 @@ extension Repair {
     try store.flush()
     for change in changes { try write([change.word], at: change.offset) }
     try store.flush()
+    return true
+  }
+
+  /// Takes bytes from the budget for copies; false where it is used up.
+  private mutating func spend(_ byteCount: UInt64) -> Bool {
+    guard let rest = copyBudget.subtracting(byteCount) else {
+      note("clusters that are used twice are left: copying all of them would more than double the file")
+      copyBudget = 0
+      return false
+    }
+    copyBudget = rest
     return true
   }
 

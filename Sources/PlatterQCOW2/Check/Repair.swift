@@ -39,6 +39,8 @@ extension QCOW2: RepairableFormat {
 struct Repair {
   /// Rounds of moving clusters out of conflicts; each takes up to `CheckLog.maximumFixCount`.
   private static let maximumRoundCount = 256
+  /// Copies may fill as much as the file has, and this: entries that all name one cluster must not fill a disk.
+  private static let copyAllowance: UInt64 = 64 << 20
 
   let store: any ByteStore
   private let context: OpenContext
@@ -46,6 +48,8 @@ struct Repair {
   private let progress: @Sendable (Double) -> Bool
   /// What the guest loses, and what could not be done.
   var notes: [String] = []
+  /// Bytes that may still be copied.
+  var copyBudget: UInt64 = 0
 
   init(
     _ store: any ByteStore, _ context: OpenContext, workers: Int, progress: @escaping @Sendable (Double) -> Bool
@@ -83,6 +87,7 @@ struct Repair {
 
   mutating func run(_ mode: RepairMode) throws(ImageError) -> CheckReport {
     let first = try survey()
+    copyBudget = first.fileByteCount.adding(Self.copyAllowance) ?? .max
     let before = first.report(first.header.incompatibleFeatures)
     guard before.corruptions > 0 || before.leaks > 0 else { return before }
     switch mode {

@@ -35,7 +35,8 @@ struct TableWalk {
         let faults = scan.rules.faults(ofL1: word)
         let entryOffset = tree.offset + index * 8
         if isFirst, !faults.isEmpty {
-          scan.log.corruption(.tables, entryOffset, "\(tree.name), entry \(index): \(scan.rules.describe(faults, word))")
+          scan.log.corruption(
+            .tables, entryOffset, "\(tree.name), entry \(index): \(scan.rules.describe(faults, word))")
           scan.log.add(CheckLog.Tally(badEntries: 1, isTreeBroken: !faults.isDisjoint(with: .fatal)))
         }
         let table = L1Entry(rawValue: word).tableOffset

@@ -48,9 +48,11 @@ package enum CheckVerb: Verb {
     guard let map = image.layers[0].map as? any CheckableMap else {
       throw Failure("This image format does not support checks", status: unsupportedStatus)
     }
-    return (try watched(call) { (workers, progress) throws(ImageError) in
-      try map.check(workers: workers, progress: progress)
-    }, image.formatName)
+    return (
+      try watched(call) { (workers, progress) throws(ImageError) in
+        try map.check(workers: workers, progress: progress)
+      }, image.formatName
+    )
   }
 
   private static func repair(_ source: ImageSource, _ mode: RepairMode, _ call: Invocation) throws(Failure)
