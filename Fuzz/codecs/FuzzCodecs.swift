@@ -17,7 +17,22 @@ public func fuzzCodecs(_ data: UnsafePointer<UInt8>, _ size: Int) -> CInt {
   if let pieces { precondition(whole == pieces, "the whole and the pieces differ") }
   let mayStopEarly = [.deflate, .zlib, .zstd].contains(codec)
   if whole != nil && !mayStopEarly { precondition(pieces != nil, "only the whole can be decoded") }
+  expectRoundTrip(codec, packed)
   return 0
+}
+
+/// The same bytes as content: what our own encoders write, the decoders read.
+private func expectRoundTrip(_ codec: PackedCodec, _ bytes: [UInt8]) {
+  guard !bytes.isEmpty, codec == .lzfse || codec == .adc else { return }
+  // Repeated past the smallest size that LZFSE proper is used for.
+  let content = codec == .lzfse && bytes[0] & 1 == 0 ? Array(repeatElement(bytes, count: 20).joined()) : bytes
+  var room = [UInt8](repeating: 0, count: content.count + content.count / 100 + 100)
+  let count = room.withMutableRawBytes { room in
+    codec == .lzfse
+      ? LZFSEEncoder().encode(content.rawBytes, into: &room) : ADCEncoder().encode(content.rawBytes, into: &room)
+  }
+  guard let count else { preconditionFailure("the worst case needs more room") }
+  precondition(decodeWhole(codec, Array(room.prefix(count)), content.count) == content, "not what was packed")
 }
 
 /// The unit, or nil where it is damaged or short.

@@ -31,7 +31,8 @@ package enum QCOW2: ImageFormat {
   package static func open(_ store: any ByteStore, _ context: OpenContext) throws(ImageError) -> any ImageMap {
     try naming(store.name) { () throws(ImageError) in
       let volume = try Volume(opening: store, context)
-      return QCOW2Map(volume, volume.activeTree)
+      let map = QCOW2Map(volume, volume.activeTree)
+      return context.isWritable ? try QCOW2Writer(map) : map
     }
   }
 }

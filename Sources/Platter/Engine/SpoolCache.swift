@@ -51,7 +51,7 @@ final class SpoolCache: Sendable {
     var offset = extent.offset
     let end = extent.offset + extent.packedByteCount
     var produced: UInt64 = 0
-    let decoder = StreamDecoder(codec: extent.codec)
+    let decoder = StreamDecoder(codec: extent.codec, byteCount: extent.unitByteCount)
     do throws(ImageError) {
       try decoder.decode(
         input: { buffer throws(ImageError) in

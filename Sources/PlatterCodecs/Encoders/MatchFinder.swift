@@ -3,7 +3,7 @@
 /// Invariants: `head[h]` is the last inserted position with hash h, or -1; `previous[p & mask]` is the one before p with
 /// p's hash, valid for positions no further back than the ring is long. Reused from unit to unit.
 @safe final class MatchFinder {
-  private static let hashBits: UInt32 = 15
+  private static let hashBits: UInt32 = 16
   /// A match this long is taken without looking for a longer one.
   private static let niceLength = 128
 
@@ -57,10 +57,16 @@
     let longest = min(limit, end &- position)
     var left = depth
     while candidate >= 0, position &- candidate <= maximumDistance, left > 0 {
-      let length = unsafe Self.commonLength(bytes + candidate, bytes + position, longest)
-      if length > best.length {
-        best = (length, position &- candidate)
-        if length >= Self.niceLength || length == longest { break }
+      // The byte that would make it the longest: most candidates fail here, without a loop.
+      if best.length < longest,
+        unsafe bytes.load(fromByteOffset: candidate &+ best.length, as: UInt8.self)
+          == bytes.load(fromByteOffset: position &+ best.length, as: UInt8.self)
+      {
+        let length = unsafe Self.commonLength(bytes + candidate, bytes + position, longest)
+        if length > best.length {
+          best = (length, position &- candidate)
+          if length >= Self.niceLength || length == longest { break }
+        }
       }
       let next = unsafe Int(previous[candidate & mask])
       // A slot may have been taken over by a later position: chains only ever go back.

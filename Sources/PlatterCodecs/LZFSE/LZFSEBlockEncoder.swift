@@ -7,8 +7,9 @@ struct LZFSEBlockEncoder {
   private var triples: [Triple] = []
   private var rawByteCount = 0
   private var lastDistance = 0
-  private var literalBits = BitString()
-  private var matchBits = BitString()
+  private let literalBits = BitString()
+  private let matchBits = BitString()
+  private let headerBits = BitString()
 
   private struct Triple {
     var literals: Int
@@ -84,7 +85,7 @@ struct LZFSEBlockEncoder {
     var states = [0, 0, 0, 0]
     let entries = table.entries
     for index in stride(from: literals.count - 1, through: 0, by: -1) {
-      entries[Int(literals[index])].encode(&states[index & 3], &literalBits)
+      entries[Int(literals[index])].encode(&states[index & 3], literalBits)
     }
     literalBits.finish()
     return states
@@ -103,13 +104,13 @@ struct LZFSEBlockEncoder {
     for triple in triples.reversed() {
       let distance = LZFSEValue.distance(triple.distance)
       matchBits.push(distance.extra, distance.extraBits)
-      distances[distance.symbol].encode(&states[2], &matchBits)
+      distances[distance.symbol].encode(&states[2], matchBits)
       let length = LZFSEValue.matchLength(triple.length)
       matchBits.push(length.extra, length.extraBits)
-      matchLengths[length.symbol].encode(&states[1], &matchBits)
+      matchLengths[length.symbol].encode(&states[1], matchBits)
       let literals = LZFSEValue.literalRun(triple.literals)
       matchBits.push(literals.extra, literals.extraBits)
-      literalRuns[literals.symbol].encode(&states[0], &matchBits)
+      literalRuns[literals.symbol].encode(&states[0], matchBits)
     }
     matchBits.finish()
     return states
@@ -118,9 +119,10 @@ struct LZFSEBlockEncoder {
   private func appendHeader(
     _ frequencies: Frequencies, _ literalStates: [Int], _ matchStates: [Int], _ writer: inout ByteWriter
   ) {
-    var packed = BitString()
+    let packed = headerBits
+    packed.removeAll()
     for table in [frequencies.literalRuns, frequencies.matchLengths, frequencies.distances, frequencies.literals] {
-      for count in table.counts { Self.push(frequency: count, &packed) }
+      for count in table.counts { Self.push(frequency: count, packed) }
     }
     packed.finish()
     writer.appendLittleEndian(LZFSE.packedMagic)
@@ -137,7 +139,7 @@ struct LZFSEBlockEncoder {
     packed.append(to: &writer)
   }
 
-  private static func push(frequency: Int, _ bits: inout BitString) {
+  private static func push(frequency: Int, _ bits: BitString) {
     switch frequency {
     case 0: bits.push(0, 2)
     case 1: bits.push(2, 2)

@@ -10,9 +10,9 @@
   private static let eagerLength = 32
 
   private lazy var finder = MatchFinder(
-    maximumDistance: LZFSEEncoder.maximumDistance, minimumLength: LZFSEEncoder.minimumMatchLength, depth: 16)
+    maximumDistance: LZFSEEncoder.maximumDistance, minimumLength: LZFSEEncoder.minimumMatchLength, depth: 8)
   private lazy var smallFinder = MatchFinder(
-    maximumDistance: LZVNEncoder.maximumDistance, minimumLength: LZFSEEncoder.minimumMatchLength, depth: 16)
+    maximumDistance: LZVNEncoder.maximumDistance, minimumLength: LZFSEEncoder.minimumMatchLength, depth: 8)
   private var block = LZFSEBlockEncoder()
 
   package init() {}

@@ -49,7 +49,7 @@ struct LZFSEEncoderTable {
     var lowBase: Int
 
     @inline(__always)
-    func encode(_ state: inout Int, _ output: inout BitString) {
+    func encode(_ state: inout Int, _ output: BitString) {
       if state >= threshold {
         output.push(state & (1 &<< bits &- 1), bits)
         state = highBase + state &>> bits
@@ -95,18 +95,23 @@ struct LZFSEValue {
   }
 }
 
-/// Bits, the first ones lowest.
-struct BitString {
-  private var bytes: [UInt8] = []
+/// Bits, the first ones lowest. Holds what one block needs at most: 10000 matches of 54 bits.
+@safe final class BitString {
+  private static let capacity = 1 << 17
+
+  private let bytes: UnsafeMutableRawPointer
+  private(set) var byteCount = 0
   private var buffer: UInt64 = 0
   private var bufferedBitCount = 0
   /// Bits of the last byte that are not used, once finished.
   private(set) var spareBitCount = 0
 
-  var byteCount: Int { bytes.count }
+  init() { unsafe bytes = .allocate(byteCount: Self.capacity, alignment: 8) }
 
-  mutating func removeAll() {
-    bytes.removeAll(keepingCapacity: true)
+  deinit { unsafe bytes.deallocate() }
+
+  func removeAll() {
+    byteCount = 0
     buffer = 0
     bufferedBitCount = 0
     spareBitCount = 0
@@ -114,19 +119,24 @@ struct BitString {
 
   /// - Parameter count: at most 32; `value` has no bits above.
   @inline(__always)
-  mutating func push(_ value: Int, _ count: Int) {
+  func push(_ value: Int, _ count: Int) {
     buffer |= UInt64(truncatingIfNeeded: value) &<< UInt64(truncatingIfNeeded: bufferedBitCount)
     bufferedBitCount &+= count
     guard bufferedBitCount >= 32 else { return }
-    for shift: UInt64 in [0, 8, 16, 24] { bytes.append(UInt8(truncatingIfNeeded: buffer &>> shift)) }
+    precondition(byteCount <= Self.capacity - 16)
+    unsafe bytes.storeBytes(
+      of: UInt32(truncatingIfNeeded: buffer).littleEndian, toByteOffset: byteCount, as: UInt32.self)
+    byteCount &+= 4
     buffer &>>= 32
     bufferedBitCount &-= 32
   }
 
   /// Fills up to whole bytes with zeros.
-  mutating func finish() {
+  func finish() {
+    // At most four bytes, for which `push` has kept room.
     while bufferedBitCount > 0 {
-      bytes.append(UInt8(truncatingIfNeeded: buffer))
+      unsafe bytes.storeBytes(of: UInt8(truncatingIfNeeded: buffer), toByteOffset: byteCount, as: UInt8.self)
+      byteCount += 1
       buffer >>= 8
       bufferedBitCount -= 8
     }
@@ -134,7 +144,5 @@ struct BitString {
     bufferedBitCount = 0
   }
 
-  func append(to writer: inout ByteWriter) {
-    unsafe bytes.withUnsafeBytes { unsafe writer.append($0) }
-  }
+  func append(to writer: inout ByteWriter) { unsafe writer.append(UnsafeRawPointer(bytes), byteCount) }
 }

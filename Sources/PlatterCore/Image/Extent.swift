@@ -78,10 +78,12 @@ public struct Extent: Sendable, BitwiseCopyable, Equatable {
   }
 
   public static func data(
-    start: UInt64, byteCount: UInt64, store: UInt16, offset: UInt64, cipher: UInt8 = 0, isSparse: Bool = false
+    start: UInt64, byteCount: UInt64, store: UInt16, offset: UInt64, cipher: UInt8 = 0, isSparse: Bool = false,
+    isShared: Bool = false
   ) -> Extent {
     Extent(
-      start: start, byteCount: byteCount, kind: .data, cipher: cipher, isSparse: isSparse, hasOffset: true,
+      start: start, byteCount: byteCount, kind: .data, cipher: cipher, isSparse: isSparse, isShared: isShared,
+      hasOffset: true,
       store: store, offset: offset)
   }
 

@@ -55,7 +55,7 @@ extension SliceReader {
       answer.append(
         .data(
           start: position, byteCount: length, store: store, offset: offset, cipher: cipher,
-          isSparse: isSparse && cipher == 0), &extents)
+          isSparse: isSparse && cipher == 0, isShared: isShared(word)), &extents)
     } else if isZero {
       answer.append(
         hasCluster

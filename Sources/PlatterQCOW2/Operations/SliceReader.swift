@@ -16,6 +16,10 @@ struct SliceReader {
   let isSparse: Bool
   let cipher: UInt8
   let codec: PackedCodec
+  /// Whether data runs say that something else refers to them too: for writers, who may not write there.
+  var tellsShared = false
+  /// A snapshot has the table too, and with it all that the table names.
+  var isTableShared = false
 
   /// Appends runs from the answer's position to the end of the slice, as far as the answer has room.
   func mapStandard(_ answer: inout Answer, _ extents: inout [Extent]) throws(ImageError) {
@@ -25,6 +29,7 @@ struct SliceReader {
     let absentMask =
       L2Entry.offsetMask | L2Entry.reservedMask | L2Entry.compressed | L2Entry.zero
       | (hasDataFile ? L2Entry.copied : 0)
+    let compared = tellsShared ? UInt64.max : ~L2Entry.copied
     while index < words.count, answer.isOpen {
       let word = words[index]
       var next = index + 1
@@ -40,12 +45,13 @@ struct SliceReader {
         let host = word & L2Entry.offsetMask
         // A zero run without space of its own goes on with the same word, every other with the next cluster.
         let stride = zero != 0 && host == 0 ? 0 : cluster
-        var expected = (word & ~L2Entry.copied) &+ stride
-        while next < words.count, words[next] & ~L2Entry.copied == expected {
+        var expected = (word & compared) &+ stride
+        while next < words.count, words[next] & compared == expected {
           expected &+= stride
           next += 1
         }
-        try appendStandard(host: host, readsZero: zero != 0, index..<next, &answer, &extents)
+        try appendStandard(
+          host: host, readsZero: zero != 0, isShared: isShared(word), index..<next, &answer, &extents)
       }
       // A run may have been cut short at the end of the file.
       index = Int((answer.position - guestStart) >> geometry.clusterBits)
@@ -55,7 +61,8 @@ struct SliceReader {
   /// A row of entries whose clusters follow each other in the host as they do in the guest.
   @inline(__always)
   private func appendStandard(
-    host: UInt64, readsZero: Bool, _ entries: Range<Int>, _ answer: inout Answer, _ extents: inout [Extent]
+    host: UInt64, readsZero: Bool, isShared: Bool, _ entries: Range<Int>, _ answer: inout Answer,
+    _ extents: inout [Extent]
   ) throws(ImageError) {
     let length = length(answer, through: entries.upperBound)
     let position = answer.position
@@ -71,7 +78,7 @@ struct SliceReader {
       return answer.append(
         .data(
           start: position, byteCount: length, store: store, offset: offset, cipher: cipher,
-          isSparse: isSparse && cipher == 0), &extents)
+          isSparse: isSparse && cipher == 0, isShared: isShared), &extents)
     }
     try appendCut(host: host, offset: offset, byteCount: length, entries.lowerBound, &answer, &extents)
   }
@@ -158,6 +165,12 @@ struct SliceReader {
       throw .corrupt(
         "\(describe(index)): cluster \(host.hex) of the data file is not at the guest's offset (\(guest.hex))")
     }
+  }
+
+  /// Whether a writer must leave the cluster of an entry alone.
+  @inline(__always)
+  func isShared(_ word: UInt64) -> Bool {
+    tellsShared && !hasDataFile && (isTableShared || word & L2Entry.copied == 0)
   }
 
   /// Guest bytes from the answer's position to the start of an entry.

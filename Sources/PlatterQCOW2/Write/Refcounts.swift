@@ -1,0 +1,346 @@
+import PlatterCore
+
+/// Reference counts of host clusters, and with them the allocator.
+///
+///     table (in memory whole, at most 8 MiB)  ->  blocks of one cluster (cached)  ->  a count per host cluster
+///
+/// Ordering rules, kept by `WriterCore.publish`:
+/// - a count goes up in memory at once and on disk before anything refers to the cluster;
+/// - a count goes down only after what referred to the cluster is gone from the disk: such clusters wait in `dropped`,
+///   keep their count until then, and are therefore not found free;
+/// - a new block is on disk before the table entry that names it, a new table before the header that names it.
+struct Refcounts {
+  /// Pieces of blocks that are cached: 8 MiB at most.
+  private static let cacheByteCount: UInt64 = 8 << 20
+  private static let maximumPieceByteCount: UInt64 = 64 << 10
+
+  private struct Piece {
+    var bytes: [UInt8]
+    var dirty: Range<Int>?
+    var lastUse: UInt64
+  }
+
+  let geometry: RefcountGeometry
+  private let pieceByteCount: UInt64
+  private(set) var table: [UInt64]
+  private(set) var tableOffset: UInt64
+  private var dirtyTableEntries: Set<Int> = []
+  /// Set when the table was moved: it is then written whole, and the old one freed after the header names the new one.
+  private(set) var movedFrom: (offset: UInt64, byteCount: UInt64)?
+  private var pieces: [UInt64: Piece] = [:]
+  private var dirtyPieceCount = 0
+  private var clock: UInt64 = 0
+  /// Blocks that the table on disk does not name yet.
+  private(set) var newBlocks: Set<UInt64> = []
+  /// References that are gone in memory, host cluster by host cluster; subtracted by `subtractDropped`.
+  private(set) var dropped: [UInt64] = []
+  /// No free cluster lies before this one.
+  private var searchStart: UInt64 = 0
+  /// First cluster behind everything that was ever handed out and behind the end of the file at opening: such clusters
+  /// read as zeros.
+  private(set) var freshStart: UInt64
+
+  init(_ header: Header, _ store: any ByteStore, fileByteCount: UInt64) throws(ImageError) {
+    geometry = RefcountGeometry(header)
+    pieceByteCount = min(header.clusterByteCount, Self.maximumPieceByteCount)
+    tableOffset = header.refcountTableOffset
+    let byteCount = UInt64(header.refcountTableClusterCount) * header.clusterByteCount
+    guard byteCount <= Header.maximumRefcountTableByteCount else {
+      throw .corrupt("the refcount table has \(byteCount) bytes, more than \(Header.maximumRefcountTableByteCount)")
+    }
+    table = Words.decode(try store.readFully("refcount table", at: tableOffset, count: Int(byteCount)))
+    freshStart = fileByteCount.dividedRoundingUp(by: header.clusterByteCount)
+  }
+
+  var clusterByteCount: UInt64 { geometry.clusterByteCount }
+  var tableByteCount: UInt64 { UInt64(table.count) * 8 }
+  var isLarge: Bool { UInt64(dirtyPieceCount) * pieceByteCount >= Self.cacheByteCount / 2 || dropped.count > 1 << 16 }
+  /// Where the blocks lie that the table names.
+  var blockOffsets: [UInt64] {
+    table.compactMap { $0 & RefcountGeometry.offsetMask == 0 ? nil : $0 & RefcountGeometry.offsetMask }
+  }
+
+  // MARK: Counts
+
+  /// How often a host cluster is referred to.
+  mutating func count(of cluster: UInt64, _ store: any ByteStore) throws(ImageError) -> UInt64 {
+    guard let place = try place(of: cluster) else { return 0 }
+    try load(place.piece, store)
+    guard let piece = pieces[place.piece] else { return 0 }
+    return geometry.count(place.index, in: piece.bytes.rawBytes)
+  }
+
+  /// Where a cluster's count lies: the piece's file offset, and the count's index in it; nil where no block counts it.
+  private func place(of cluster: UInt64) throws(ImageError) -> (piece: UInt64, index: Int)? {
+    let index = cluster / geometry.countsPerBlock
+    guard index < UInt64(table.count) else { return nil }
+    let block = table[Int(index)] & RefcountGeometry.offsetMask
+    guard block != 0 else { return nil }
+    guard block % clusterByteCount == 0 else {
+      throw .corrupt(
+        "refcount table, entry \(index): block \(block.hex) is not aligned to the cluster size (\(clusterByteCount.hex))"
+      )
+    }
+    let countsPerPiece = geometry.countsPerBlock / (clusterByteCount / pieceByteCount)
+    let slot = cluster % geometry.countsPerBlock
+    return (block + slot / countsPerPiece * pieceByteCount, Int(slot % countsPerPiece))
+  }
+
+  private mutating func load(_ offset: UInt64, _ store: any ByteStore) throws(ImageError) {
+    clock += 1
+    if pieces[offset] != nil {
+      pieces[offset]?.lastUse = clock
+      return
+    }
+    let bytes = try store.readFully("refcount block", at: offset, count: Int(pieceByteCount))
+    if UInt64(pieces.count) * pieceByteCount >= Self.cacheByteCount { evict() }
+    pieces[offset] = Piece(bytes: bytes, dirty: nil, lastUse: clock)
+  }
+
+  private mutating func evict() {
+    var clean: [(use: UInt64, offset: UInt64)] = []
+    for (offset, piece) in pieces where piece.dirty == nil { clean.append((piece.lastUse, offset)) }
+    clean.sort { $0.use < $1.use }
+    for (_, offset) in clean.prefix(max(1, clean.count / 4)) { pieces[offset] = nil }
+  }
+
+  /// Sets a cluster's count; makes the block where there is none.
+  mutating func set(_ value: UInt64, of cluster: UInt64, _ store: any ByteStore) throws(ImageError) {
+    guard value <= geometry.maximum else {
+      throw ImageError(
+        .unsupported,
+        "cluster \(cluster) would be referred to \(value) times, more than the image's refcounts can say "
+          + "(\(geometry.maximum))")
+    }
+    if try place(of: cluster) == nil { try makeBlock(Int(cluster / geometry.countsPerBlock), store) }
+    guard let place = try place(of: cluster) else { throw .corrupt("cluster \(cluster) has no refcount block") }
+    try load(place.piece, store)
+    let geometry = geometry
+    guard
+      var changed = pieces[place.piece]?.bytes.withMutableRawBytes({ geometry.set(place.index, in: &$0, to: value) })
+    else { return }
+    if let dirty = pieces[place.piece]?.dirty {
+      changed = min(dirty.lowerBound, changed.lowerBound)..<max(dirty.upperBound, changed.upperBound)
+    } else {
+      dirtyPieceCount += 1
+    }
+    pieces[place.piece]?.dirty = changed
+    if value == 0 { searchStart = min(searchStart, cluster) }
+  }
+
+  mutating func increment(_ cluster: UInt64, by amount: UInt64 = 1, _ store: any ByteStore) throws(ImageError) {
+    let present = try count(of: cluster, store)
+    guard let value = present.adding(amount) else { throw .corrupt("the refcount of cluster \(cluster) overflows") }
+    try set(value, of: cluster, store)
+  }
+
+  /// Notes that a reference to a cluster is gone. The count follows at the next publish.
+  mutating func drop(_ cluster: UInt64) { dropped.append(cluster) }
+
+  /// Subtracts the dropped references, now that nothing on disk refers to them. Returns the clusters that became free.
+  mutating func subtractDropped(_ store: any ByteStore) throws(ImageError) -> [UInt64] {
+    var free: [UInt64] = []
+    let clusters = dropped
+    dropped = []
+    for cluster in clusters {
+      let present = try count(of: cluster, store)
+      guard present > 0 else { throw .corrupt("the refcount of cluster \(cluster) is 0 while something refers to it") }
+      try set(present - 1, of: cluster, store)
+      if present == 1 { free.append(cluster) }
+    }
+    return free
+  }
+
+  // MARK: Allocation
+
+  /// Takes up to `wanted` clusters in a row; at least one.
+  mutating func allocate(_ wanted: UInt64, _ store: any ByteStore) throws(ImageError) -> Range<UInt64> {
+    let first: UInt64
+    if let free = try firstFree(store) { first = free } else { first = try freshCluster(store) }
+    var end = first
+    while true {
+      try set(1, of: end, store)
+      end += 1
+      freshStart = max(freshStart, end)
+      // Making a block takes a cluster behind the end, so a row never runs into a stretch without one.
+      guard end - first < wanted else { break }
+      let isCounted = try place(of: end) != nil
+      guard isCounted || end < freshStart else { break }
+      let present = try count(of: end, store)
+      guard present == 0 else { break }
+    }
+    searchStart = end
+    return first..<end
+  }
+
+  /// The first free cluster before the fresh ones, or nil.
+  private mutating func firstFree(_ store: any ByteStore) throws(ImageError) -> UInt64? {
+    var cluster = searchStart
+    while cluster < freshStart {
+      guard let place = try place(of: cluster) else { return cluster }
+      try load(place.piece, store)
+      guard let bytes = pieces[place.piece]?.bytes else { return cluster }
+      let countsPerPiece = Int(geometry.countsPerBlock / (clusterByteCount / pieceByteCount))
+      let raw = bytes.rawBytes
+      for index in place.index..<countsPerPiece {
+        guard cluster < freshStart else { break }
+        if geometry.count(index, in: raw) == 0 { return cluster }
+        cluster += 1
+      }
+      searchStart = cluster
+    }
+    return nil
+  }
+
+  /// The first fresh cluster that is free and has a block to be counted in.
+  private mutating func freshCluster(_ store: any ByteStore) throws(ImageError) -> UInt64 {
+    while true {
+      let cluster = freshStart
+      if try place(of: cluster) == nil {
+        try makeBlock(Int(cluster / geometry.countsPerBlock), store)
+      } else if try count(of: cluster, store) == 0 {
+        return cluster
+      } else {
+        // Counts may lie behind the end of the file too.
+        freshStart = cluster + 1
+      }
+    }
+  }
+
+  /// Takes this very cluster if it is free.
+  mutating func allocate(exactly cluster: UInt64, _ store: any ByteStore) throws(ImageError) -> Bool {
+    if try place(of: cluster) == nil { try makeBlock(Int(cluster / geometry.countsPerBlock), store) }
+    guard try count(of: cluster, store) == 0 else { return false }
+    try set(1, of: cluster, store)
+    freshStart = max(freshStart, cluster + 1)
+    return true
+  }
+
+  /// Takes exactly `count` clusters in a row, at the end of the file where nothing before is long enough.
+  mutating func allocateRow(_ count: UInt64, _ store: any ByteStore) throws(ImageError) -> Range<UInt64> {
+    let row = try allocate(count, store)
+    guard row.upperBound - row.lowerBound < count else { return row }
+    for cluster in row { try set(0, of: cluster, store) }
+    // Behind the end: blocks for the row first, since each may take a cluster out of it.
+    while true {
+      let start = freshStart
+      for index in start / geometry.countsPerBlock...(start + count - 1) / geometry.countsPerBlock
+      where Int(index) >= table.count || table[Int(index)] & RefcountGeometry.offsetMask == 0 {
+        try makeBlock(Int(index), store)
+      }
+      guard freshStart == start else { continue }
+      var isFree = true
+      for cluster in start..<start + count where try self.count(of: cluster, store) != 0 {
+        isFree = false
+        freshStart = cluster + 1
+      }
+      guard isFree else { continue }
+      for cluster in start..<start + count { try set(1, of: cluster, store) }
+      freshStart = start + count
+      return start..<start + count
+    }
+  }
+
+  /// Makes the block with this number, at the end of the file; it often counts itself.
+  private mutating func makeBlock(_ index: Int, _ store: any ByteStore) throws(ImageError) {
+    if index >= table.count { try growTable(toHold: index, store) }
+    guard table[index] & RefcountGeometry.offsetMask == 0 else { return }
+    let cluster = freshStart
+    let ownIndex = Int(cluster / geometry.countsPerBlock)
+    if ownIndex != index, ownIndex >= table.count || table[ownIndex] & RefcountGeometry.offsetMask == 0 {
+      // The block of that place comes first, and counts itself; this one goes behind it.
+      try makeBlock(ownIndex, store)
+      return try makeBlock(index, store)
+    }
+    freshStart += 1
+    let offset = cluster * clusterByteCount
+    // Fresh clusters read as zeros; only the file must reach there.
+    if try store.byteCount() < offset + clusterByteCount { try store.resize(to: offset + clusterByteCount) }
+    table[index] = offset
+    dirtyTableEntries.insert(index)
+    newBlocks.insert(offset)
+    try set(1, of: cluster, store)
+  }
+
+  /// Moves the table to a larger place, in memory; the disk follows in `publish`.
+  private mutating func growTable(toHold index: Int, _ store: any ByteStore) throws(ImageError) {
+    let entriesPerCluster = clusterByteCount / 8
+    // Half as much again, so that growth is rare; room for the blocks that count the table itself is in there.
+    let wanted = max(UInt64(index + 1), UInt64(table.count) + UInt64(table.count) / 2) + 1
+    let clusters = wanted.dividedRoundingUp(by: entriesPerCluster)
+    guard clusters * clusterByteCount <= Header.maximumRefcountTableByteCount else {
+      throw ImageError(
+        .unsupported,
+        "the refcount table would need \(clusters * clusterByteCount) bytes, more than "
+          + "\(Header.maximumRefcountTableByteCount)")
+    }
+    let old = (offset: tableOffset, byteCount: tableByteCount)
+    table += [UInt64](repeating: 0, count: Int(clusters * entriesPerCluster) - table.count)
+    let row = try allocateRow(clusters, store)
+    tableOffset = row.lowerBound * clusterByteCount
+    if let movedFrom {
+      // Moved twice before a publish: the place in between was never on disk, and the first one is still to be freed.
+      for cluster in old.offset / clusterByteCount..<(old.offset + old.byteCount) / clusterByteCount { drop(cluster) }
+      self.movedFrom = movedFrom
+    } else {
+      movedFrom = old
+    }
+  }
+
+  // MARK: Publishing
+
+  var isDirty: Bool { dirtyPieceCount > 0 || !dirtyTableEntries.isEmpty || movedFrom != nil }
+  var needsTableBarrier: Bool { !newBlocks.isEmpty || movedFrom != nil }
+
+  /// Writes all changed counts.
+  mutating func writeBlocks(_ store: any ByteStore) throws(ImageError) {
+    for offset in pieces.keys.sorted() {
+      guard let piece = pieces[offset], let dirty = piece.dirty else { continue }
+      try store.write(piece.bytes.rawBytes.extracting(dirty), at: offset + UInt64(dirty.lowerBound))
+      pieces[offset]?.dirty = nil
+      dirtyPieceCount -= 1
+    }
+  }
+
+  /// Writes changed table entries, after the blocks that they name are on disk. A moved table is written whole: the header
+  /// must follow, behind a barrier.
+  mutating func writeTable(_ store: any ByteStore) throws(ImageError) {
+    if movedFrom != nil {
+      try store.write(Words.encode(table).rawBytes, at: tableOffset)
+    } else {
+      for index in dirtyTableEntries.sorted() {
+        try store.write(Words.encode([table[index]]).rawBytes, at: tableOffset + UInt64(index) * 8)
+      }
+    }
+    dirtyTableEntries = []
+    newBlocks = []
+  }
+
+  /// The header names the moved table: its old place can go.
+  mutating func finishMove() {
+    guard let old = movedFrom else { return }
+    for cluster in old.offset / clusterByteCount..<(old.offset + old.byteCount) / clusterByteCount { drop(cluster) }
+    movedFrom = nil
+  }
+}
+
+extension RefcountGeometry {
+  /// Stores a count; returns the bytes that changed. Traps outside the block.
+  func set(_ index: Int, in bytes: inout MutableRawSpan, to value: UInt64) -> Range<Int> {
+    if order < 3 {
+      let bit = index << Int(order)
+      let shift = UInt8(bit % 8)
+      let mask = UInt8(maximum) << shift
+      let old = bytes.bytes[bit / 8]
+      bytes.storeBytes(of: old & ~mask | UInt8(value) << shift, toByteOffset: bit / 8, as: UInt8.self)
+      return bit / 8..<bit / 8 + 1
+    }
+    let width = 1 << (Int(order) - 3)
+    for byte in 0..<width {
+      bytes.storeBytes(
+        of: UInt8(truncatingIfNeeded: value >> UInt64((width - 1 - byte) * 8)), toByteOffset: index * width + byte,
+        as: UInt8.self)
+    }
+    return index * width..<(index + 1) * width
+  }
+}

@@ -1,0 +1,40 @@
+import PlatterCore
+
+extension WriterCore {
+  /// The present map, unpublished changes included; tells runs that a snapshot shares from those that are the image's own.
+  mutating func map(
+    _ range: Range<UInt64>, limit: Int, _ volume: Volume, into extents: inout [Extent]
+  ) throws(ImageError) -> UInt64 {
+    guard let dataStore = volume.dataStore else {
+      throw ImageError(.notFound, "the external data file is not open", file: store.name)
+    }
+    let dataByteCount = dataStore == 0 ? fileByteCount : try volume.stores[Int(dataStore)].byteCount()
+    var answer = Answer(position: range.lowerBound, end: min(range.upperBound, header.virtualByteCount), room: limit)
+    while answer.isOpen {
+      let position = answer.position
+      let index = l1Index(of: position)
+      let table = index < l1.count ? L1Entry(rawValue: l1[index]) : L1Entry(rawValue: 0)
+      let coverageEnd = (UInt64(index) + 1) * geometry.l1EntryCoverage
+      guard table.tableOffset != 0 else {
+        answer.append(.absent(start: position, byteCount: min(coverageEnd, answer.end) - position), &extents)
+        continue
+      }
+      let (words, place) = try piece(of: position, inTableAt: table.tableOffset)
+      let inTable = position % geometry.l1EntryCoverage
+      let reader = SliceReader(
+        words: words, geometry: geometry, isVersion3: header.version >= 3, tableOffset: table.tableOffset,
+        firstEntry: (place.piece - table.tableOffset) / UInt64(8 * geometry.l2EntryWordCount),
+        guestStart: position - inTable % geometry.sliceCoverage, hasDataFile: hasDataFile, store: dataStore,
+        storeByteCount: dataByteCount, isSparse: false, cipher: volume.encryption.ciphers.isEmpty ? 0 : 1,
+        codec: header.compression == .zstd ? .zstd : .deflate,
+        // Clusters under a shared table are shared with it, whatever their own bit says.
+        tellsShared: true, isTableShared: table.rawValue & L1Entry.copied == 0)
+      if geometry.hasExtendedL2 {
+        try reader.mapExtended(&answer, &extents)
+      } else {
+        try reader.mapStandard(&answer, &extents)
+      }
+    }
+    return answer.position
+  }
+}

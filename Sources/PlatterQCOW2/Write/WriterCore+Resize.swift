@@ -1,0 +1,54 @@
+import PlatterCore
+
+extension WriterCore {
+  /// Changes the disk's size; the engine makes new bytes read as zeros where a backing image would show through.
+  mutating func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
+    guard byteCount <= UInt64(Int64.max) else { throw .invalidArgument("a disk of \(byteCount) bytes is too large") }
+    guard header.version >= 3 || header.snapshotCount == 0 else {
+      throw .unsupported("a version 2 image with snapshots cannot be resized")
+    }
+    let old = header.virtualByteCount
+    if byteCount < old {
+      let start = byteCount.dividedRoundingUp(by: clusterByteCount) * clusterByteCount
+      if start < old { _ = try release(start..<old, as: .absent) }
+      try publish(barrier)
+    } else {
+      try growL1(toCover: byteCount, barrier)
+    }
+    header.virtualByteCount = byteCount
+    try barrier()
+    try store.write(Words.encode([byteCount]).rawBytes, at: 24)
+    try barrier()
+  }
+
+  /// Moves the L1 table to a larger place: new table, barrier, header, barrier, then the old place is free.
+  mutating func growL1(toCover byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
+    let wanted = byteCount.dividedRoundingUp(by: geometry.l1EntryCoverage)
+    guard wanted > UInt64(l1.count) else { return }
+    guard wanted <= UInt64(Header.maximumL1EntryCount) else {
+      throw .unsupported(
+        "a disk of \(byteCount) bytes needs \(wanted) L1 entries, more than \(Header.maximumL1EntryCount)")
+    }
+    try publish(barrier)
+    let oldRange = header.l1Offset..<header.l1Offset + UInt64(l1.count) * 8
+    let clusters = (wanted * 8).dividedRoundingUp(by: clusterByteCount)
+    let row = try allocateRow(clusters)
+    let new = l1 + [UInt64](repeating: 0, count: Int(wanted) - l1.count)
+    var bytes = Words.encode(new)
+    bytes += [UInt8](repeating: 0, count: Int(clusters * clusterByteCount) - bytes.count)
+    try store.write(bytes.rawBytes, at: row.lowerBound * clusterByteCount)
+    try publish(barrier)
+    try barrier()
+    l1 = new
+    header.l1EntryCount = UInt32(wanted)
+    header.l1Offset = row.lowerBound * clusterByteCount
+    try store.write((withBigEndianBytes(header.l1EntryCount) + Words.encode([header.l1Offset])).rawBytes, at: 36)
+    try barrier()
+    overlaps.remove(.l1Table)
+    overlaps.add(.l1Table, at: header.l1Offset, byteCount: wanted * 8)
+    for cluster in oldRange.lowerBound / clusterByteCount...(oldRange.upperBound - 1) / clusterByteCount {
+      refcounts.drop(cluster)
+    }
+    try publish(barrier)
+  }
+}

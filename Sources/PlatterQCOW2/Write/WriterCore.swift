@@ -1,0 +1,299 @@
+import PlatterCore
+
+/// Everything that a writer of one qcow2 image changes, behind one lock (`QCOW2Writer`).
+///
+/// What is on disk, and in which order it gets there:
+///
+///     stage A   data (written by the engine), changed refcounts, new refcount blocks, new L2 tables
+///               -- barrier (one more before the refcount table where it names new blocks or has moved)
+///     stage B   L2 entries of tables that were there, L1 entries
+///               -- barrier, only where references were dropped
+///     stage C   lower refcounts
+///
+/// So at every moment each cluster that something on disk refers to has a count on disk that is at least as high, and a
+/// cut leaves leaks at the most.
+struct WriterCore {
+  /// L2 tables are cached to this size.
+  private static let l2CacheByteCount: UInt64 = 8 << 20
+  /// The file grows in steps of this, so that not every cluster costs a system call.
+  private static let growthByteCount: UInt64 = 4 << 20
+
+  var header: Header
+  var extensions: HeaderExtensions
+  let geometry: Geometry
+  let store: any ByteStore
+  let hasDataFile: Bool
+  let isDataFileRaw: Bool
+  let hasBacking: Bool
+  let isEncrypted: Bool
+  var refcounts: Refcounts
+  var l1: [UInt64]
+  var dirtyL1: Range<Int>?
+  var l2: WordCache
+  /// L2 tables that no L1 table on disk names yet: their words belong to stage A.
+  var newTables: Set<UInt64> = []
+  var overlaps: OverlapGuard
+  /// Where the next packed cluster may start: the first free byte behind the last one.
+  var packedEnd: UInt64?
+  /// Physical length of the file, which always covers every cluster in use.
+  var fileByteCount: UInt64
+  /// Why no more writes are taken, once damage was found.
+  var damage: ImageError?
+
+  init(_ volume: Volume) throws(ImageError) {
+    header = volume.header
+    extensions = volume.extensions
+    geometry = volume.geometry
+    store = volume.file
+    hasDataFile = volume.header.hasDataFile
+    isDataFileRaw = volume.header.autoclearFeatures.contains(.rawDataFile)
+    hasBacking = volume.backing != nil
+    isEncrypted = volume.header.encryption != .none
+    let length = try store.byteCount()
+    let cluster = volume.geometry.clusterByteCount
+    // The last cluster may have been cut inside itself; from now on it is whole.
+    fileByteCount = length.dividedRoundingUp(by: cluster) * cluster
+    refcounts = try Refcounts(volume.header, store, fileByteCount: fileByteCount)
+    l1 = Words.decode(
+      try store.readFully("L1 table", at: header.l1Offset, count: Int(header.l1EntryCount) * 8))
+    l2 = WordCache(capacity: Int(Self.l2CacheByteCount / volume.geometry.sliceByteCount))
+    overlaps = OverlapGuard(clusterByteCount: cluster)
+    addFixedMetadata()
+    for index in l1.indices { try addTable(index) }
+    for block in refcounts.blockOffsets { overlaps.add(.refcountBlock, clusterAt: block) }
+    for snapshot in volume.snapshots {
+      overlaps.add(.snapshotL1Table, at: snapshot.l1Offset, byteCount: UInt64(snapshot.l1EntryCount) * 8)
+    }
+  }
+
+  var clusterByteCount: UInt64 { geometry.clusterByteCount }
+
+  private mutating func addFixedMetadata() {
+    overlaps.add(.header, at: 0, byteCount: clusterByteCount)
+    overlaps.add(.l1Table, at: header.l1Offset, byteCount: UInt64(l1.count) * 8)
+    overlaps.add(.refcountTable, at: header.refcountTableOffset, byteCount: refcounts.tableByteCount)
+    if header.snapshotCount > 0 { overlaps.add(.snapshotTable, at: header.snapshotTableOffset, byteCount: 8) }
+  }
+
+  private mutating func addTable(_ index: Int) throws(ImageError) {
+    let entry = L1Entry(rawValue: l1[index])
+    guard entry.tableOffset != 0 else { return }
+    try check(entry, index)
+    overlaps.add(.l2Table, clusterAt: entry.tableOffset)
+  }
+
+  func check(_ entry: L1Entry, _ index: Int) throws(ImageError) {
+    guard entry.reservedBits == 0 else {
+      throw .corrupt("L1 table, entry \(index): reserved bits are set (\(entry.rawValue.hex))")
+    }
+    guard entry.tableOffset % clusterByteCount == 0 else {
+      throw .corrupt(
+        "L1 table, entry \(index): L2 table \(entry.tableOffset.hex) is not aligned to the cluster size "
+          + "(\(clusterByteCount.hex))")
+    }
+    guard entry.tableOffset + clusterByteCount <= fileByteCount else {
+      throw .truncated(
+        "L1 table, entry \(index): L2 table \(entry.tableOffset.hex) lies past the end of the file "
+          + "(\(fileByteCount.hex))")
+    }
+  }
+
+  // MARK: Space
+
+  /// Takes up to `wanted` clusters in a row and makes the file reach behind them.
+  /// - Returns: the clusters, and whether they read as zeros.
+  mutating func allocate(_ wanted: UInt64) throws(ImageError) -> (clusters: Range<UInt64>, isFresh: Bool) {
+    let freshStart = refcounts.freshStart
+    let row = try refcounts.allocate(wanted, store)
+    try claim(row)
+    return (row, row.lowerBound >= freshStart)
+  }
+
+  mutating func allocateRow(_ count: UInt64) throws(ImageError) -> Range<UInt64> {
+    let row = try refcounts.allocateRow(count, store)
+    try claim(row)
+    return row
+  }
+
+  /// Checks newly taken clusters against all metadata and grows the file over them.
+  mutating func claim(_ clusters: Range<UInt64>) throws(ImageError) {
+    let range = clusters.lowerBound * clusterByteCount..<clusters.upperBound * clusterByteCount
+    guard range.upperBound <= L1Entry.offsetMask else {
+      throw ImageError(.unsupported, "the file would grow past what an entry can name (\(range.upperBound.hex))")
+    }
+    try checkOverlap(range, "a newly allocated cluster")
+    if range.upperBound > fileByteCount {
+      let step = max(Self.growthByteCount, clusterByteCount)
+      let wanted = range.upperBound.dividedRoundingUp(by: step) * step
+      try store.resize(to: wanted)
+      fileByteCount = wanted
+    }
+  }
+
+  /// Refuses to write over metadata: the image is then marked corrupt, and takes no more writes.
+  mutating func checkOverlap(_ range: Range<UInt64>, _ what: String) throws(ImageError) {
+    if let damage { throw damage }
+    guard let kind = overlaps.metadata(in: range) else { return }
+    let error = ImageError(
+      .corrupt, "\(what) at \(range.lowerBound.hex) overlaps \(kind.rawValue); the image is marked corrupt",
+      file: store.name)
+    damage = error
+    if header.version >= 3 {
+      header.incompatibleFeatures.insert(.corrupt)
+      try store.write(Words.encode([header.incompatibleFeatures.rawValue]).rawBytes, at: 72)
+      try store.flush()
+    }
+    throw error
+  }
+
+  // MARK: Tables
+
+  /// Where an L2 entry lies: the cached piece and the word in it.
+  struct Place {
+    var piece: UInt64
+    var word: Int
+  }
+
+  func l1Index(of guest: UInt64) -> Int { Int(guest / geometry.l1EntryCoverage) }
+
+  func place(of guest: UInt64, inTableAt table: UInt64) -> Place {
+    let entry = guest % geometry.l1EntryCoverage / clusterByteCount
+    let slice = entry / geometry.sliceEntryCount
+    return Place(
+      piece: table + slice * geometry.sliceByteCount,
+      word: Int(entry % geometry.sliceEntryCount) * geometry.l2EntryWordCount)
+  }
+
+  private var wordsPerPiece: Int { Int(geometry.sliceByteCount / 8) }
+
+  /// The L2 entry of a guest cluster, and its bitmap where entries are extended; 0 where there is no table.
+  mutating func entry(of guest: UInt64) throws(ImageError) -> (word: UInt64, bitmap: UInt64) {
+    let index = l1Index(of: guest)
+    guard index < l1.count else { return (0, 0) }
+    let table = L1Entry(rawValue: l1[index]).tableOffset
+    guard table != 0 else { return (0, 0) }
+    let place = place(of: guest, inTableAt: table)
+    let word = try l2.word(place.word, ofPieceAt: place.piece, count: wordsPerPiece, store)
+    guard geometry.hasExtendedL2 else { return (word, 0) }
+    return (word, try l2.word(place.word + 1, ofPieceAt: place.piece, count: wordsPerPiece, store))
+  }
+
+  mutating func setEntry(of guest: UInt64, _ word: UInt64, bitmap: UInt64 = 0) throws(ImageError) {
+    let table = try writableTable(l1Index(of: guest))
+    let place = place(of: guest, inTableAt: table)
+    try l2.set(place.word, ofPieceAt: place.piece, to: word, count: wordsPerPiece, store)
+    if geometry.hasExtendedL2 {
+      try l2.set(place.word + 1, ofPieceAt: place.piece, to: bitmap, count: wordsPerPiece, store)
+    }
+  }
+
+  /// All words of the piece that holds a guest cluster's entry, and the index of its first word.
+  mutating func piece(of guest: UInt64, inTableAt table: UInt64) throws(ImageError) -> (words: [UInt64], place: Place) {
+    let place = place(of: guest, inTableAt: table)
+    return (try l2.words(at: place.piece, count: wordsPerPiece, store), place)
+  }
+
+  /// The L2 table of an L1 entry, as one that this image alone refers to: made or copied where needed.
+  private mutating func writableTable(_ index: Int) throws(ImageError) -> UInt64 {
+    let entry = L1Entry(rawValue: l1[index])
+    if entry.tableOffset != 0, entry.rawValue & L1Entry.copied != 0 { return entry.tableOffset }
+    let (row, isFresh) = try allocate(1)
+    let table = row.lowerBound * clusterByteCount
+    l2.drop(table..<table + clusterByteCount)
+    if entry.tableOffset == 0 {
+      if !isFresh { try store.zero(table..<table + clusterByteCount) }
+    } else {
+      try copyTable(from: entry.tableOffset, to: table)
+      refcounts.drop(entry.tableOffset / clusterByteCount)
+      overlaps.remove(clusterAt: entry.tableOffset)
+    }
+    overlaps.add(.l2Table, clusterAt: table)
+    newTables.insert(table)
+    setL1(index, to: table | L1Entry.copied)
+    return table
+  }
+
+  private mutating func copyTable(from old: UInt64, to new: UInt64) throws(ImageError) {
+    for offset in stride(from: 0, to: clusterByteCount, by: Int(geometry.sliceByteCount)) {
+      let words = try l2.words(at: old + offset, count: wordsPerPiece, store)
+      try store.write(Words.encode(words).rawBytes, at: new + offset)
+    }
+  }
+
+  mutating func setL1(_ index: Int, to value: UInt64) {
+    l1[index] = value
+    dirtyL1 = min(dirtyL1?.lowerBound ?? index, index)..<max(dirtyL1?.upperBound ?? 0, index + 1)
+  }
+
+  // MARK: Publishing
+
+  var isLarge: Bool { refcounts.isLarge || l2.dirtyCount >= l2.capacity / 2 }
+
+  var isDirty: Bool { refcounts.isDirty || l2.dirtyCount > 0 || dirtyL1 != nil || !refcounts.dropped.isEmpty }
+
+  mutating func publish(_ barrier: Barrier) throws(ImageError) {
+    guard isDirty else { return }
+    if let damage { throw damage }
+    try publishRefcounts(barrier)
+    let new = newTables
+    let cluster = clusterByteCount
+    try l2.write(to: store) { new.contains($0 / cluster * cluster) }
+    try barrier()
+    try l2.write(to: store) { _ in true }
+    if let dirty = dirtyL1 {
+      try store.write(Words.encode(l1[dirty]).rawBytes, at: header.l1Offset + UInt64(dirty.lowerBound) * 8)
+      dirtyL1 = nil
+    }
+    newTables = []
+    guard !refcounts.dropped.isEmpty else { return }
+    try barrier()
+    try subtractDropped()
+  }
+
+  /// Raises counts on disk: blocks, then the table that names new ones, then the header that names a new table.
+  private mutating func publishRefcounts(_ barrier: Barrier) throws(ImageError) {
+    guard refcounts.isDirty else { return }
+    for block in refcounts.newBlocks { overlaps.add(.refcountBlock, clusterAt: block) }
+    try refcounts.writeBlocks(store)
+    if refcounts.needsTableBarrier { try barrier() }
+    try refcounts.writeTable(store)
+    guard refcounts.movedFrom != nil else { return }
+    try barrier()
+    header.refcountTableOffset = refcounts.tableOffset
+    header.refcountTableClusterCount = UInt32(refcounts.tableByteCount / clusterByteCount)
+    var field = Words.encode([refcounts.tableOffset])
+    field += withBigEndianBytes(header.refcountTableClusterCount)
+    try store.write(field.rawBytes, at: 48)
+    try barrier()
+    refcounts.finishMove()
+    overlaps.remove(.refcountTable)
+    overlaps.add(.refcountTable, at: header.refcountTableOffset, byteCount: refcounts.tableByteCount)
+  }
+
+  /// Lowers the counts of what nothing on disk refers to any more.
+  private mutating func subtractDropped() throws(ImageError) {
+    let free = try refcounts.subtractDropped(store)
+    if let end = packedEnd, free.contains((end - 1) / clusterByteCount) { packedEnd = nil }
+    // A crash before these are on disk leaves leaks, so no barrier follows.
+    try refcounts.writeBlocks(store)
+    if !hasDataFile { for cluster in free { try discardHost(cluster) } }
+  }
+
+  /// Gives freed space back to the file system; it is no error where that cannot be done.
+  private func discardHost(_ cluster: UInt64) throws(ImageError) {
+    try store.punch(cluster * clusterByteCount..<(cluster + 1) * clusterByteCount)
+  }
+
+  /// Publishes and cuts the file behind the last cluster that is used.
+  mutating func close(_ barrier: Barrier) throws(ImageError) {
+    try publish(barrier)
+    try refcounts.writeBlocks(store)
+    let end = min(refcounts.freshStart * clusterByteCount, fileByteCount)
+    if end < (try store.byteCount()) { try store.resize(to: end) }
+    try barrier()
+  }
+}
+
+func withBigEndianBytes(_ value: UInt32) -> [UInt8] {
+  (0..<4).map { UInt8(truncatingIfNeeded: value >> (24 - 8 * $0)) }
+}
