@@ -92,7 +92,7 @@ let package = Package(
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "TestSupport"]),
+    tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "CCrypto", "TestSupport"]),
     tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
@@ -113,5 +113,6 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("qed", ["PlatterQED", "PlatterCore"]),
     fuzz("vmdk", ["PlatterVMDK", "PlatterCore"]),
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
+    fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]
 }

@@ -20,7 +20,9 @@ extension [UInt8] {
 }
 
 extension SecretBytes {
-  var hex: String { bytes.array().hex }
+  /// A copy; `f().bytes` of a value that nobody holds crashes the compiler (6.3.1).
+  var array: [UInt8] { bytes.array() }
+  var hex: String { array.hex }
 }
 
 func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }

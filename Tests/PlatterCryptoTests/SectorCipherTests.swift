@@ -63,7 +63,8 @@ struct SectorCipherTests {
       "aes-128", .xts, .plain64,
       key: .init(hex: "27182818284590452353602874713526 31415926535897932384626433832795"))
     let first = try small.encrypted(plain)
-    #expect(first.prefix(32).map { $0 } == .init(hex: "27a7479befa1d476489f308cd4cfa6e2a96e4bbe3208ff25287dd3819616e89c"))
+    #expect(
+      first.prefix(32).map { $0 } == .init(hex: "27a7479befa1d476489f308cd4cfa6e2a96e4bbe3208ff25287dd3819616e89c"))
     #expect(first.suffix(16).map { $0 } == .init(hex: "0a282df920147beabe421ee5319d0568"))
     let large = try makeCipher(
       "aes-256", .xts, .plain64,
@@ -71,7 +72,8 @@ struct SectorCipherTests {
         hex: "2718281828459045235360287471352662497757247093699959574966967627"
           + "3141592653589793238462643383279502884197169399375105820974944592"))
     let second = try large.encrypted(plain, guest: 0xff * 512)
-    #expect(second.prefix(32).map { $0 } == .init(hex: "1c3b3a102f770386e4836c99e370cf9bea00803f5e482357a4ae12d414a3e63b"))
+    #expect(
+      second.prefix(32).map { $0 } == .init(hex: "1c3b3a102f770386e4836c99e370cf9bea00803f5e482357a4ae12d414a3e63b"))
     #expect(second.suffix(16).map { $0 } == .init(hex: "c4f36ffda9fcea70b9c6e693e148c151"))
     #expect(try large.decrypted(second, guest: 0xff * 512) == plain)
   }
@@ -214,7 +216,8 @@ struct CipherNameTests {
   @Test(
     "a header's words give a suite and come back",
     arguments: [
-      ("aes", "xts-plain64", 64, "aes-256"), ("aes", "xts-plain64", 32, "aes-128"), ("aes", "xts-plain64", 48, "aes-192"),
+      ("aes", "xts-plain64", 64, "aes-256"), ("aes", "xts-plain64", 32, "aes-128"),
+      ("aes", "xts-plain64", 48, "aes-192"),
       ("aes", "cbc-essiv:sha256", 32, "aes-256"), ("aes", "cbc-plain", 16, "aes-128"),
       ("serpent", "xts-plain64", 64, "serpent-256"), ("twofish", "ctr-plain64", 24, "twofish-192"),
       ("cast5", "cbc-plain64", 16, "cast5-128"),
@@ -247,7 +250,8 @@ struct CipherNameTests {
     #expect(error?.code == code)
   }
 
-  @Test("only exact names name a cipher", arguments: ["aes-0128", "aes", "aes-+128", "AES-128", "aes-512", "cast5-256"])
+  @Test(
+    "only exact names name a cipher", arguments: ["aes-0128", "aes", "aes-+128", "AES-128", "aes-512", "cast5-256"])
   func inexactNames(name: String) {
     #expect(BlockCipher(named: name) == nil)
   }

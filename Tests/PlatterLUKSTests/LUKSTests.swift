@@ -16,11 +16,13 @@ struct LUKSTests {
 
   static let variants = [
     Variant(), Variant(keyByteCount: 32), Variant(mode: "xts-plain", hash: "sha512"),
-    Variant(mode: "xts-plain64:sha256", hash: "sha1"), Variant(mode: "cbc-essiv:sha256", hash: "sha1", keyByteCount: 16),
+    Variant(mode: "xts-plain64:sha256", hash: "sha1"),
+    Variant(mode: "cbc-essiv:sha256", hash: "sha1", keyByteCount: 16),
     Variant(mode: "cbc-essiv:sha256", hash: "ripemd160", keyByteCount: 32),
     // 24 bytes times 4000 stripes is not a whole number of sectors.
     Variant(mode: "cbc-plain64", hash: "sha384", keyByteCount: 24), Variant(mode: "ctr-plain64", keyByteCount: 32),
-    Variant(mode: "ecb-plain", hash: "sha224", keyByteCount: 32), Variant(mode: "cbc-plain", hash: "md5", keyByteCount: 16),
+    Variant(mode: "ecb-plain", hash: "sha224", keyByteCount: 32),
+    Variant(mode: "cbc-plain", hash: "md5", keyByteCount: 16),
     Variant(cipher: "cast5", mode: "cbc-plain64", hash: "sha1", keyByteCount: 16),
   ]
 
@@ -72,7 +74,9 @@ struct LUKSTests {
     var runs: [Extent] = []
     #expect(try map.map(512..<8192, limit: 1, into: &runs) == 8192)
     #expect(
-      runs == [.data(start: 512, byteCount: 7680, store: 0, offset: UInt64(builder.payloadSector) * 512 + 512, cipher: 1)])
+      runs == [
+        .data(start: 512, byteCount: 7680, store: 0, offset: UInt64(builder.payloadSector) * 512 + 512, cipher: 1)
+      ])
   }
 
   @Test("wrong passphrase and damaged key material get the same sentence") func wrongPassphrase() throws {
@@ -202,12 +206,20 @@ struct DamagedHeaderTests {
     Damage(name: "an endless hash name", mention: "hash name does not end") {
       put([UInt8](repeating: 0x61, count: 32), at: 72, &$0)
     },
-    Damage(name: "an endless UUID", mention: "UUID does not end") { put([UInt8](repeating: 0x61, count: 40), at: 168, &$0) },
-    Damage(name: "an unknown cipher", code: .unsupported, mention: "\"xyz\"") { put([0x78, 0x79, 0x7a, 0], at: 8, &$0) },
-    Damage(name: "an unknown hash", code: .unsupported, mention: "\"xyz\"") { put([0x78, 0x79, 0x7a, 0], at: 72, &$0) },
+    Damage(name: "an endless UUID", mention: "UUID does not end") {
+      put([UInt8](repeating: 0x61, count: 40), at: 168, &$0)
+    },
+    Damage(name: "an unknown cipher", code: .unsupported, mention: "\"xyz\"") {
+      put([0x78, 0x79, 0x7a, 0], at: 8, &$0)
+    },
+    Damage(name: "an unknown hash", code: .unsupported, mention: "\"xyz\"") {
+      put([0x78, 0x79, 0x7a, 0], at: 72, &$0)
+    },
     Damage(name: "another signature", mention: "signature") { $0[0] = 0 },
     Damage(name: "version 0", code: .unsupported, mention: "version 0") { $0[7] = 0 },
-    Damage(name: "a file cut in the slots", mention: "payload at 0x1f9000 lies past the end") { $0 = Array($0.prefix(5000)) },
+    Damage(name: "a file cut in the slots", mention: "payload at 0x1f9000 lies past the end") {
+      $0 = Array($0.prefix(5000))
+    },
   ]
 
   @Test("each is refused with field and value", arguments: damages) func refused(damage: Damage) {

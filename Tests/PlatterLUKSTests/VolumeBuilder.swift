@@ -63,7 +63,8 @@ struct VolumeBuilder {
 
   private func derive(_ passphrase: [UInt8], _ salt: [UInt8], _ hash: HashAlgorithm, _ count: Int) throws -> [UInt8] {
     let key = try PBKDF2.key(
-      passphrase: passphrase.rawBytes, salt: salt.rawBytes, iterations: UInt64(iterations), hash: hash, byteCount: count)
+      passphrase: passphrase.rawBytes, salt: salt.rawBytes, iterations: UInt64(iterations), hash: hash, byteCount: count
+    )
     return key.bytes.array()
   }
 

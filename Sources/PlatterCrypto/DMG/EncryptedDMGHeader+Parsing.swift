@@ -50,7 +50,8 @@ extension EncryptedDMGHeader {
     try end.demand(1, at: 8, "version")
     let headerOffset: UInt64 = try end.number(0)
     guard headerOffset <= footerOffset, footerOffset - headerOffset >= 0x4e8 else {
-      throw .corrupt("encrypted disk image: header at \(headerOffset.hex) lies past the end of the file (\(length.hex))")
+      throw .corrupt(
+        "encrypted disk image: header at \(headerOffset.hex) lies past the end of the file (\(length.hex))")
     }
     let bytes = try store.readFully("header", at: headerOffset, count: 0x4e8)
     let fields = DMGFields(bytes.rawBytes, "header")

@@ -48,7 +48,8 @@ extension EncryptedDMGHeader {
       code: try SecretBytes(copying: plain.bytes.extracting(cipherByteCount..<usedByteCount)))
   }
 
-  private func unwrapSeparate(_ cipherKey: [UInt8], _ codeKey: [UInt8], _ key: SecretBytes) throws(ImageError) -> Keys? {
+  private func unwrapSeparate(_ cipherKey: [UInt8], _ codeKey: [UInt8], _ key: SecretBytes) throws(ImageError) -> Keys?
+  {
     guard let cipher = try unwrapTwice(cipherKey, key), cipher.count == keyBits / 8,
       let code = try unwrapTwice(codeKey, key), code.count >= Self.codeKeyByteCount
     else { return nil }

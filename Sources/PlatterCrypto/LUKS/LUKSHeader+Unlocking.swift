@@ -27,9 +27,7 @@ extension LUKSHeader {
   ) {
     var work: UInt64 = 0
     for (index, slot) in slots.enumerated() where slot.isActive && (only == nil || only == index) {
-      let hashBlocks = UInt64((keyByteCount + hash.byteCount - 1) / hash.byteCount)
-      let digestBlocks = UInt64((Self.digestByteCount + hash.byteCount - 1) / hash.byteCount)
-      work += UInt64(slot.iterations) * hashBlocks + UInt64(digestIterations) * digestBlocks
+      work += self.work(iterations: slot.iterations)
       guard work <= Self.maximumUnlockingWork else {
         throw .unsupported(
           "LUKS header: key slot \(index) with \(slot.iterations) iterations takes the work of unlocking past the limit "
@@ -38,6 +36,13 @@ extension LUKSHeader {
       if let key = try key(from: slot, passphrase.rawBytes, readMaterial) { return (key, index) }
     }
     throw .invalidArgument(Self.wrongPassphraseMessage)
+  }
+
+  /// What trying one slot costs, the check of its key included; no sum of eight overflows.
+  func work(iterations: UInt32) -> UInt64 {
+    let keyBlocks = UInt64((keyByteCount + hash.byteCount - 1) / hash.byteCount)
+    let digestBlocks = UInt64((Self.digestByteCount + hash.byteCount - 1) / hash.byteCount)
+    return UInt64(iterations) * keyBlocks + UInt64(digestIterations) * digestBlocks
   }
 
   /// Whether this is the volume key.

@@ -19,7 +19,8 @@ package import PlatterCore
         let bytes = unsafe key.baseAddress?.assumingMemoryBound(to: UInt8.self) ?? nothing
         guard let name = unsafe EVP_MD_get0_name(reference.pointer) else { return false }
         var parameters = unsafe [
-          OSSL_PARAM_construct_utf8_string("digest", UnsafeMutablePointer(mutating: name), 0), OSSL_PARAM_construct_end(),
+          OSSL_PARAM_construct_utf8_string("digest", UnsafeMutablePointer(mutating: name), 0),
+          OSSL_PARAM_construct_end(),
         ]
         return unsafe EVP_MAC_init(context, bytes, key.count, &parameters) == 1
       }

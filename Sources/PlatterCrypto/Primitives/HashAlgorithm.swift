@@ -3,9 +3,8 @@ package import PlatterCore
 
 /// The hash functions that disk images use.
 package enum HashAlgorithm: String, Sendable, CaseIterable {
-  /// Only for reading what others made.
-  case md5
-  case sha1, sha224, sha256, sha384, sha512, ripemd160
+  // MD5 and SHA-1 are for reading what others made.
+  case md5, sha1, sha224, sha256, sha384, sha512, ripemd160
 
   /// The name that QEMU and LUKS headers use.
   package var name: String { rawValue }
@@ -22,8 +21,8 @@ package enum HashAlgorithm: String, Sendable, CaseIterable {
     }
   }
 
-  /// Whether new images may use it.
-  package var isForReadingOnly: Bool { self == .md5 }
+  /// Whether it is too weak for new images.
+  package var isForReadingOnly: Bool { self == .md5 || self == .sha1 }
 
   /// The algorithm with this name; throws `.unsupported` where there is none.
   package init(named name: String) throws(ImageError) {

@@ -33,7 +33,8 @@ package enum PBKDF2 {
       unsafe key.withUnsafeMutableBytes { key in
         unsafe passphrase.withUnsafeBytes { passphrase in
           unsafe salt.withUnsafeBytes { salt in
-            isDone = unsafe 1
+            isDone =
+              unsafe 1
               == PKCS5_PBKDF2_HMAC(
                 passphrase.baseAddress?.assumingMemoryBound(to: CChar.self), passphraseCount,
                 salt.baseAddress?.assumingMemoryBound(to: UInt8.self), saltCount, rounds, reference.pointer, keyCount,

@@ -68,7 +68,8 @@ final class CipherContextPool: Sendable {
       try withContext { context in
         unsafe vectors.withUnsafeBufferPointer { vectors in
           for unit in 0..<unitCount {
-            let vector = unsafe vectorByteCount == 0 ? nil : vectors.baseAddress.map { unsafe $0 + unit * vectorByteCount }
+            let vector =
+              unsafe vectorByteCount == 0 ? nil : vectors.baseAddress.map { unsafe $0 + unit * vectorByteCount }
             guard unsafe context.run(iv: vector, base + unit * unitByteCount, Int32(unitByteCount)) else {
               return false
             }
