@@ -90,7 +90,7 @@ let package = Package(
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
-    tests("PlatterQEDTests", ["PlatterQED", "PlatterCore", system]),
+    tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "CCrypto", "TestSupport"]),
     tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),

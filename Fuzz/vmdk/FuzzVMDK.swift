@@ -1,8 +1,8 @@
 import PlatterCore
 import PlatterVMDK
 
-/// The first byte picks what the rest is: the text of a descriptor, or a list of patches (2 bytes of place, 1 of length,
-/// then the bytes) to a small valid extent: hosted sparse, streamOptimized or VMFSSPARSE.
+/// The first byte picks what the rest is: the text of a descriptor, or a list of patches (2 bytes of place, 1 of
+/// length, then the bytes) to a small valid extent: hosted sparse, streamOptimized or VMFSSPARSE.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzVMDK(_ data: UnsafePointer<UInt8>, _ size: Int) -> CInt {
   let input = unsafe [UInt8](UnsafeBufferPointer(start: data, count: size))
@@ -48,8 +48,8 @@ private enum Seed {
     + "createType=\"monolithicSparse\"\nparentFileNameHint=\"a\\b.vmdk\"\nRW 8192 SPARSE \"x.vmdk\"\n"
     + "ddb.adapterType = \"ide\"\n"
 
-  /// Header, descriptor at 1, redundant directory at 2 with tables at 3 and 7, directory at 11 with tables at 12 and 16,
-  /// grains of 8 sectors from 24 on.
+  /// Header, descriptor at 1, redundant directory at 2 with tables at 3 and 7, directory at 11 with tables at 12 and
+  /// 16, grains of 8 sectors from 24 on.
   static let sparse: [UInt8] = {
     var file = [UInt8](repeating: 0, count: 40 * 512)
     putHeader(&file, at: 0, flags: 7, compression: 0, redundant: 2, directory: 11)
@@ -64,7 +64,8 @@ private enum Seed {
     return file
   }()
 
-  /// Header, descriptor at 1, a grain at 8, the directory at 16 with tables at 17 and 21, marker, footer and end marker.
+  /// Header, descriptor at 1, a grain at 8, the directory at 16 with tables at 17 and 21, marker, footer and end
+  /// marker.
   static let stream: [UInt8] = {
     var file = [UInt8](repeating: 0, count: 28 * 512)
     putHeader(&file, at: 0, flags: 0x30001, compression: 1, redundant: 0, directory: .max)

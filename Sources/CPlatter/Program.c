@@ -59,6 +59,29 @@ int platter_take_progress_request(void) {
   return 1;
 }
 
+static volatile sig_atomic_t stopSignal;
+
+static void request_stop(int number) { stopSignal = number; }
+
+void platter_catch_stop_signals(void) {
+  static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    struct sigaction before, action;
+    if (sigaction(numbers[i], NULL, &before) < 0 || before.sa_handler == SIG_IGN) continue;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = request_stop;
+    action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
+    sigaction(numbers[i], &action, NULL);
+  }
+}
+
+int platter_stop_signal(void) { return stopSignal; }
+
+void platter_die_of_signal(int number) {
+  signal(number, SIG_DFL);
+  raise(number);
+}
+
 int platter_format_three_digits(double value, char *text, size_t capacity) {
   return snprintf(text, capacity, "%.3g", value);
 }

@@ -1,4 +1,5 @@
 package import PlatterCore
+import PlatterCrypto
 
 /// Apple disk images (UDIF, `.dmg`), read-only.
 ///
@@ -32,8 +33,7 @@ package enum DMG: ImageFormat {
   static let maximumTableCount = 65_535
 
   package static func probe(_ head: RawSpan, _ store: any ByteStore) throws(ImageError) -> Int {
-    if Encryption.version(head: head) != nil { return 100 }
-    if try Trailer.find(in: store, tailByteCount: Trailer.maximumProbedTailByteCount) != nil { return 100 }
-    return try Encryption.hasOldFooter(store) ? 100 : 0
+    if try EncryptedDMG.isEncrypted(store) { return 100 }
+    return try Trailer.find(in: store, tailByteCount: Trailer.maximumProbedTailByteCount) == nil ? 0 : 100
   }
 }

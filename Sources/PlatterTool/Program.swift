@@ -27,6 +27,8 @@ package enum Program {
       if reason != brokenPipe { messages.error("cannot write to standard output: \(systemText(reason))") }
       if status == 0 { status = 1 }
     }
+    let signal = platter_stop_signal()
+    if signal != 0, status == 128 + signal { platter_die_of_signal(signal) }
     return status
   }
 

@@ -17,8 +17,8 @@ package import PlatterCore
 /// 0 is "not here", 1 (where the header says so) reads as zeros. All integers are little-endian, all places sectors of
 /// 512 bytes.
 ///
-/// Invariants: extents cover the disk in the order of their lines; every directory and table lies whole inside its file;
-/// of an extent file only the last grain may be cut; a delta link's parentCID is the parent's CID.
+/// Invariants: extents cover the disk in the order of their lines; every directory and table lies whole inside its
+/// file; of an extent file only the last grain may be cut; a delta link's parentCID is the parent's CID.
 package enum VMDK: ImageFormat {
   package static let name = "vmdk"
 

@@ -104,8 +104,8 @@ struct ReadingTests {
     if words.contains("map") { #expect(ours.outputText == theirs.outputText) }
   }
 
-  /// Lines without the commas that follow from their place, and without the space on disk, which the file system settles
-  /// at its own time.
+  /// Lines without the commas that follow from their place, and without the space on disk, which the file system
+  /// settles at its own time.
   private func comparable(_ text: String) -> [String] {
     text.split(separator: "\n").filter { !$0.contains("\"actual-size\"") }.map { line in
       String(line.hasSuffix(",") ? line.dropLast() : line)

@@ -224,6 +224,18 @@ struct PlatterOutputTests {
     #expect(lines.last == #"{"progress": 100.00}"#)
   }
 
+  @Test("a copy that is stopped leaves nothing behind", arguments: ["INT", "TERM", "HUP"])
+  func stopped(signal: String) throws {
+    let program = try #require(Program.path)
+    let folder = try ScratchDirectory()
+    try folder.write([UInt8](repeating: 7, count: 8 << 20), to: "disk.raw")
+    let result = try run(
+      "timeout", ["-s", signal, "1", program, "convert", "-r", "256k", "disk.raw", "copy.raw"], in: folder.path)
+    // What timeout says when it had to send its signal.
+    #expect(result.status == 124, "\(result.errorText)")
+    #expect(namesInFolder(folder.path) == ["disk.raw"])
+  }
+
   @Test(
     "output that cannot be written is a failure", arguments: ["info disk.raw", "map disk.raw", "convert disk.raw -"])
   func fullOutput(line: String) throws {

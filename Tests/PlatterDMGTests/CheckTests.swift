@@ -114,6 +114,27 @@ struct CheckTests {
     #expect(report.messages.first?.contains("disk image (Apple_HFS : 4)") == true)
   }
 
+  @Test("zeros without end under a hash function are not worked through", .timeLimit(.minutes(1)))
+  func endlessDigest() throws {
+    var image = DMGBuilder(chunks: [.zero(sectors: 1), .end])
+    image.partitions[0].checksum = .stored(type: 4, bitCount: 128, value: [UInt8](repeating: 1, count: 16))
+    image.partitions[0].sectorCount = 1 << 50
+    image.partitions[0].chunks[0].sectorCount = 1 << 50
+    let report = try check(open(image.buildWithoutModel(sectorCount: 1 << 50)))
+    #expect(report.corruptions == 0)
+    #expect(report.messages.first?.contains("was not verified") == true)
+  }
+
+  @Test("a chunk too large for memory is decoded in pieces")
+  func largeChunk() throws {
+    var image = DMGBuilder(chunks: [.adc(0x21, sectors: 16385), .end])
+    #expect(try check(open(image.build())).messages.isEmpty)
+    image.partitions[0].chunks[0].payload.removeLast(129)
+    let report = try check(open(image.build()))
+    #expect(report.corruptions == 1)
+    #expect(report.messages.first?.contains("adc chunk of sectors 0..16384 is bad") == true)
+  }
+
   @Test("a checksum of an unknown type is said to be not verified, and is no error")
   func unknownType() throws {
     var image = builder()

@@ -301,11 +301,14 @@ extension DMGBuilder {
     var types = bigEndian(UInt16(1)) + Array("plst".utf8) + bigEndian(UInt16(0)) + bigEndian(UInt16(18))
     types += Array("blkx".utf8) + bigEndian(UInt16(records.count - 1)) + bigEndian(UInt16(30))
     let list = types + other + references
-    let map =
-      [UInt8](repeating: 0, count: 24) + bigEndian(UInt16(28)) + bigEndian(UInt16(28 + list.count)) + list + nameList
+    let mapByteCount = 28 + list.count + nameList.count
     let header =
       bigEndian(UInt32(256)) + bigEndian(UInt32(256 + data.count)) + bigEndian(UInt32(data.count))
-      + bigEndian(UInt32(map.count))
+      + bigEndian(UInt32(mapByteCount))
+    // The map begins with a copy of the header; 7-Zip insists on it.
+    let map =
+      header + [UInt8](repeating: 0, count: 8) + bigEndian(UInt16(28)) + bigEndian(UInt16(28 + list.count)) + list
+      + nameList
     return header + [UInt8](repeating: 0, count: 240) + data + map
   }
 }

@@ -143,14 +143,15 @@ struct RefusalTests {
     #expect(error?.file == "test.dmg")
   }
 
-  @Test("an encrypted image asks for its passphrase")
-  func encrypted() {
-    let bytes = Array("encrcdsa".utf8) + bigEndian(UInt32(2)) + [UInt8](repeating: 0, count: 1000)
-    let error = #expect(throws: ImageError.self) { try open(bytes) }
-    #expect(error?.message.contains("key-secret") == true)
+  @Test("an encrypted image is known by its signature and asks for its passphrase")
+  func encrypted() throws {
+    let new = Array("encrcdsa".utf8) + bigEndian(UInt32(2)) + [UInt8](repeating: 0, count: 1000)
     let old = [UInt8](repeating: 0, count: 1000) + Array("cdsaencr".utf8)
-    #expect(throws: ImageError.self) { try open(old) }
-    #expect((try? probe(MemoryStore(bytes))) == 100)
+    for bytes in [new, old] {
+      #expect(try probe(MemoryStore(bytes)) == 100)
+      let error = #expect(throws: ImageError.self) { try open(bytes) }
+      #expect(error?.message.contains("key-secret") == true)
+    }
   }
 
   @Test("a file cut at any byte is refused, or still says the same")

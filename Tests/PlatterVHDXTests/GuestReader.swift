@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterVHDX
+import TestSupport
 import Testing
 
 /// Opens a file as a reader does.
@@ -12,7 +13,7 @@ func open(_ store: any ByteStore, isWritable: Bool = false) throws(ImageError) -
   return map
 }
 
-/// Reads guest bytes through maps, one byte run at a time, and holds every answer to the contract: no gaps, no overlaps,
+/// Reads guest bytes through maps, one run at a time, and holds every answer to the contract: no gaps, no overlaps,
 /// no more runs than allowed, neighbours joined.
 func readGuest(_ chain: [VHDXMap], _ range: Range<UInt64>? = nil, limit: Int = 7) throws -> [UInt8] {
   guard let map = chain.first else { return [] }
@@ -61,11 +62,19 @@ func runs(_ map: VHDXMap) throws -> [Extent] {
 }
 
 /// The sentence that opening gives.
-func refusal(_ builder: VHDXBuilder) -> ImageError? {
+func sentenceOfRefusal(_ builder: VHDXBuilder) -> ImageError? {
   do throws(ImageError) {
     _ = try open(builder.store())
     return nil
   } catch {
     return error
   }
+}
+
+/// A built file on disk, grown with a hole.
+func sparseFile(_ builder: VHDXBuilder, byteCount: UInt64, in folder: ScratchDirectory) throws -> FileStore {
+  let path = try folder.write(builder.build(), to: "disk.vhdx")
+  let store = try FileStore(path, FileStore.Options(isWritable: true))
+  try store.resize(to: byteCount)
+  return store
 }

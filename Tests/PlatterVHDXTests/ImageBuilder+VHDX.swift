@@ -101,15 +101,23 @@ struct VHDXBuilder {
     file.put("vhdxfile", at: 0)
     for (index, unit) in creator.enumerated() { file.put(unit, at: 8 + index * 2) }
     for (slot, header) in headers.enumerated() { put(header, slot, in: &file) }
-    for (sector, bytes) in log {
-      for (index, byte) in bytes.enumerated() {
-        file[Self.megabyte + (sector * 4096 + index) % Int(headers[0].logByteCount)] = byte
-      }
-    }
+    putLog(in: &file)
     putRegions(in: &file)
     putMetadata(in: &file)
     putBlocks(in: &file)
     return file
+  }
+
+  /// The ring lies where the headers say; the file grows for it.
+  private func putLog(in file: inout [UInt8]) {
+    let start = Int(headers[0].logOffset)
+    for (sector, bytes) in log {
+      for (index, byte) in bytes.enumerated() {
+        let place = start + (sector * 4096 + index) % Int(headers[0].logByteCount)
+        if place >= file.count { file += [UInt8](repeating: 0, count: place + 1 - file.count) }
+        file[place] = byte
+      }
+    }
   }
 
   func store() -> MemoryStore { MemoryStore(build(), name: "disk.vhdx") }

@@ -45,7 +45,8 @@ struct SparseBuilder {
   static func descriptor(
     _ extents: String, type: String = "monolithicSparse", contentID: String = "12345678", more: String = ""
   ) -> String {
-    "# Disk DescriptorFile\nversion=1\nCID=\(contentID)\nparentCID=ffffffff\ncreateType=\"\(type)\"\n\(more)\n\(extents)\n"
+    "# Disk DescriptorFile\nversion=1\nCID=\(contentID)\nparentCID=ffffffff\ncreateType=\"\(type)\"\n"
+      + "\(more)\n\(extents)\n"
   }
 
   /// A streamOptimized extent: compressed, with markers.

@@ -26,6 +26,14 @@ void platter_prepare_signals(void);
 // 1 once after each SIGUSR1.
 int platter_take_progress_request(void);
 
+// From now on SIGINT, SIGTERM and SIGHUP ask for an orderly end; the second one of a kind ends at once. Signals that the
+// parent had ignored stay ignored.
+void platter_catch_stop_signals(void);
+// The signal that asked for the end, or 0.
+int platter_stop_signal(void);
+// Ends the program by that signal, as its parent expects.
+void platter_die_of_signal(int number);
+
 // "%.3g" and "%.2f" in the C locale; return the length.
 int platter_format_three_digits(double value, char *text, size_t capacity);
 int platter_format_two_decimals(double value, char *text, size_t capacity);

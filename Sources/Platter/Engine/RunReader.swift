@@ -49,7 +49,7 @@ struct RunReader {
       return try decode(run, into: &target, scratch)
     }
     let skip = Int(extent.start - extent.unitStart)
-    let key = UnitCache.Key(depth: run.depth, store: extent.store, offset: extent.offset)
+    let key = UnitCache.Key(run)
     if let unit = image.units.unit(key), unit.bytes.count == Int(extent.unitByteCount) {
       let bytes = unit.bytes
       return target.copy(bytes.rawBytes.extracting(skip..<skip + target.byteCount))

@@ -43,8 +43,9 @@ struct Chunk: Sendable {
   static let byteCount = 40
   /// 512 MiB decoded: chunks of 250 MB exist, hdiutil makes them of 1 MiB.
   static let maximumPackedSectorCount: UInt64 = 1 << 20
-  /// Bytes by which a packed chunk may be longer than what it decodes to.
-  static let maximumExcessByteCount: UInt64 = 64 << 10
+  /// Most bytes of a packed chunk that decodes to so many: 64 KiB and a 64th more. ADC needs a 128th for what it cannot
+  /// pack.
+  static func maximumPackedByteCount(decoded byteCount: UInt64) -> UInt64 { byteCount + byteCount / 64 + (64 << 10) }
 
   static let commentType: UInt32 = 0x7FFF_FFFE
   static let endType: UInt32 = 0xFFFF_FFFF

@@ -47,11 +47,17 @@ struct PropertyListParser {
       throw .unsupported("the property list has \(range.byteCount) bytes, more than \(maximumByteCount)")
     }
     var parser = PropertyListParser(ByteScanner(store, range))
+    // What the caller finds in a table is not about the text, and says its own place.
+    var isTextAtFault = true
     do {
       try parser.skipByteOrderMark()
-      while try parser.parseNext(body) {}
+      while try parser.parseNext({ table throws(ImageError) in
+        isTextAtFault = false
+        try body(table)
+        isTextAtFault = true
+      }) {}
     } catch {
-      guard error.code == .corrupt || error.code == .truncated, error.file == nil else { throw error }
+      guard isTextAtFault, error.code != .io, error.file == nil else { throw error }
       var placed = error
       placed.message += " (before byte \(parser.scanner.position.hex) of the property list)"
       throw placed

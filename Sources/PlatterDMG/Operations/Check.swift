@@ -33,6 +33,8 @@ extension DMGImage: CheckableMap {
 final class CheckPlan: Sendable {
   /// A job reads this much of a data fork.
   static let pieceByteCount: UInt64 = 4 << 20
+  /// Most zeros of a partition that are put through a hash function: a minute or two.
+  static let maximumHashedZeroByteCount: UInt64 = 64 << 30
 
   enum Job: Sendable {
     /// Index of the run in the table's order.
@@ -89,7 +91,13 @@ final class CheckPlan: Sendable {
     for run in table.runs where run.isStored { total &+= run.byteCount }
     self.forks = forks
     pieceCount = pieces
-    digested = table.partitions.indices.filter { table.partitions[$0].checksum.algorithm.hash != nil }
+    digested = table.partitions.indices.filter { index in
+      let partition = table.partitions[index]
+      guard partition.checksum.algorithm.hash != nil else { return false }
+      // Unlike a CRC-32, a digest of zeros must be worked for, and an image can claim any number of them.
+      let zeros = table.runs[partition.runs].reduce(0) { $1.kind == .zero ? $0 &+ $1.byteCount : $0 }
+      return zeros <= Self.maximumHashedZeroByteCount
+    }
     totalByteCount = total
     results = Mutex(
       Results(
@@ -179,7 +187,7 @@ extension CheckPlan {
     )
   }
 
-  /// Zero chunks count as zeros, ignored ones not at all. Zeros are never made: their checksum follows from their number.
+  /// Zero chunks count as zeros, ignored ones not at all. Zeros are never made: their number gives their checksum.
   private func crc32(of partition: Partition, _ checksums: [UInt32]) -> UInt32 {
     var sum: UInt32 = 0
     for index in partition.runs {

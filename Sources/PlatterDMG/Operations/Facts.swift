@@ -6,7 +6,7 @@ extension DMGImage {
     facts.warnings = warnings
     switch content {
     case .locked, .raw:
-      facts.specific = ["encrypted": .flag(true)]
+      facts.specific = ["encrypted": .flag(true), "encryption": encryption ?? .null]
     case .chunks(let table, let trailers):
       facts.specific = specific(table, trailers)
       facts.references = references
@@ -17,15 +17,17 @@ extension DMGImage {
   /// QEMU has no facts of this format: these are ours.
   private func specific(_ table: RunTable, _ trailers: [Trailer]) -> Property {
     let trailer = trailers[0]
-    return [
-      "variant": .unsigned(UInt64(trailer.imageVariant)),
-      "segment-count": .unsigned(UInt64(max(1, trailer.segmentCount))),
-      "sector-count": .unsigned(byteCount / DMG.sectorByteCount),
-      "data-fork-checksum": trailer.dataForkChecksum.property,
-      "master-checksum": trailer.masterChecksum.property,
-      "partitions": .list(table.partitions.map(\.property)),
-      "encrypted": .flag(isEncrypted),
+    var members: [Property.Member] = [
+      .init("variant", .unsigned(UInt64(trailer.imageVariant))),
+      .init("segment-count", .unsigned(UInt64(max(1, trailer.segmentCount)))),
+      .init("sector-count", .unsigned(byteCount / DMG.sectorByteCount)),
+      .init("data-fork-checksum", trailer.dataForkChecksum.property),
+      .init("master-checksum", trailer.masterChecksum.property),
+      .init("partitions", .list(table.partitions.map(\.property))),
+      .init("encrypted", .flag(isEncrypted)),
     ]
+    if let encryption { members.append(.init("encryption", encryption)) }
+    return .object(members)
   }
 }
 

@@ -10,6 +10,8 @@ final class DMGImage: ImageMap {
   let dataStore: UInt16
   let content: Content
   let isEncrypted: Bool
+  /// How the file is encrypted, for `info`.
+  let encryption: Property?
   let warnings: [String]
   /// Files that the image names: its other segments.
   let references: [String]
@@ -25,7 +27,8 @@ final class DMGImage: ImageMap {
   }
 
   init(
-    byteCount: UInt64, stores: [any ByteStore], content: Content, isEncrypted: Bool = false, warnings: [String] = [],
+    byteCount: UInt64, stores: [any ByteStore], content: Content, isEncrypted: Bool = false,
+    encryption: Property? = nil, warnings: [String] = [],
     references: [String] = []
   ) {
     self.byteCount = byteCount
@@ -33,6 +36,7 @@ final class DMGImage: ImageMap {
     dataStore = UInt16(stores.count - 1)
     self.content = content
     self.isEncrypted = isEncrypted
+    self.encryption = encryption
     self.warnings = warnings
     self.references = references
   }

@@ -1,18 +1,10 @@
 package import PlatterCore
+import PlatterCrypto
 
 extension DMG {
-  static let passphraseNeeded = ImageError(
-    .invalidArgument, "the image is encrypted and needs a passphrase: give it as a secret (key-secret)")
-
   package static func open(_ store: any ByteStore, _ context: OpenContext) throws(ImageError) -> any ImageMap {
     try naming(store.name) { () throws(ImageError) in
-      let head = try store.readPrefix(count: ProbeHead.byteCount)
-      if let version = Encryption.version(head: head.rawBytes) {
-        return try openEncrypted(store, head.rawBytes, version: version, context)
-      }
-      guard try !Encryption.hasOldFooter(store) else {
-        throw .unsupported("the image is encrypted in the first version of the scheme (cdsaencr)")
-      }
+      if try EncryptedDMG.isEncrypted(store) { return try openEncrypted(store, context) }
       guard let trailer = try readTrailer(store) else {
         throw .corrupt("no trailer (\"koly\") was found: not a disk image of Apple's, or cut short")
       }
@@ -27,17 +19,6 @@ extension DMG {
     let trailer = try Trailer(parsing: bytes.rawBytes)
     try trailer.checkRanges(fileByteCount: try store.byteCount())
     return trailer
-  }
-
-  private static func openEncrypted(_ store: any ByteStore, _ head: RawSpan, version: UInt32, _ context: OpenContext)
-    throws(ImageError) -> any ImageMap
-  {
-    guard version == 2 else { throw .unsupported("the encryption header has version \(version), not 2") }
-    guard context.isForFactsOnly, let byteCount = Encryption.payloadByteCount(head: head) else {
-      throw passphraseNeeded
-    }
-    // Without the passphrase only the length of what lies inside is known, be it a disk or an image of one.
-    return DMGImage(byteCount: byteCount, stores: [store], content: .locked, isEncrypted: true)
   }
 
   /// Opens an image by its trailer.
@@ -77,9 +58,11 @@ extension DMG {
     try table.finish(sectorCount: sectorCount)
     let warnings = warnings(table, tableEnd: tableEnd, sectorCount: sectorCount)
     for warning in warnings { context.warn("\(stores[0].name): \(warning)") }
+    let encryption: Property? = isEncrypted ? try EncryptedDMG.facts(stores[0]) : nil
     return DMGImage(
       byteCount: table.endSector * sectorByteCount, stores: stores,
-      content: .chunks(table, segments.map(\.trailer)), isEncrypted: isEncrypted, warnings: warnings,
+      content: .chunks(table, segments.map(\.trailer)), isEncrypted: isEncrypted, encryption: encryption,
+      warnings: warnings,
       references: trailer.isSegmented ? segmentNames(trailer.segmentCount, context) : [])
   }
 

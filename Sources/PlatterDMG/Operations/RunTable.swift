@@ -15,8 +15,8 @@ struct Partition: Sendable {
 
 /// All chunks of all block tables, checked and in order.
 ///
-/// Invariants: `sorted` is sorted by sector, without overlaps; every run ends at or before `endSector`, which is at most
-/// `DMG.maximumSectorCount`; every run's bytes lie inside the store.
+/// Invariants: `sorted` is sorted by sector, without overlaps; every run ends at or before `endSector`, which is at
+/// most `DMG.maximumSectorCount`; every run's bytes lie inside the store.
 struct RunTable: Sendable {
   /// In the order of the tables and their chunks: what checksums run over.
   private(set) var runs: [Run] = []
@@ -107,7 +107,7 @@ struct RunTable: Sendable {
         "(\(kind.name)) has \(chunk.sectorCount) sectors, more than \(Chunk.maximumPackedSectorCount)")
     }
     guard chunk.byteCount > 0 else { throw .corrupt("(\(kind.name)) has no bytes") }
-    guard chunk.byteCount <= run.byteCount + Chunk.maximumExcessByteCount else {
+    guard chunk.byteCount <= Chunk.maximumPackedByteCount(decoded: run.byteCount) else {
       throw .corrupt("(\(kind.name)) has \(chunk.byteCount) bytes for \(chunk.sectorCount) sectors")
     }
     run.packedByteCount = UInt32(chunk.byteCount)

@@ -101,13 +101,14 @@ private struct JSONParser {
   private mutating func object(depth: Int) throws(Failure) -> JSONValue {
     _ = take("{")
     var members: [JSONValue.Member] = []
+    var names: Set<String> = []
     if take("}") { return .object(members) }
     repeat {
       skipSpace()
       guard next == UInt8(ascii: "\"") || next == UInt8(ascii: "'") else { throw problem("expecting a name") }
       let name = try string()
       guard take(":") else { throw problem("expecting \":\"") }
-      guard !members.contains(where: { $0.name == name }) else { throw Failure("JSON parse error, duplicate key") }
+      guard names.insert(name).inserted else { throw Failure("JSON parse error, duplicate key") }
       members.append(JSONValue.Member(name, try value(depth: depth + 1)))
     } while take(",")
     guard take("}") else { throw problem("expecting \",\" or \"}\"") }

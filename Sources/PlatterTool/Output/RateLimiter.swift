@@ -1,3 +1,5 @@
+import CPlatter
+
 #if canImport(Glibc)
   import Glibc
 #else
@@ -16,7 +18,7 @@ struct RateLimiter: Sendable {
     guard bytesPerSecond > 0 else { return }
     let due = start + .seconds(Double(done) / Double(bytesPerSecond))
     var left = ContinuousClock.now.duration(to: due)
-    while left > .zero {
+    while left > .zero, platter_stop_signal() == 0 {
       // In short naps, so that a signal for progress is answered.
       usleep(UInt32(min(max(left / .microseconds(1), 1), 100_000)))
       left = ContinuousClock.now.duration(to: due)

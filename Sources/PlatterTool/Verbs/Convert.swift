@@ -1,3 +1,4 @@
+import CPlatter
 import Platter
 import PlatterCore
 import SystemPackage
@@ -40,14 +41,18 @@ package enum ConvertVerb: Verb {
     let target = try request.target(call)
     let limiter = request.bytesPerSecond.map { RateLimiter(bytesPerSecond: $0) }
     progress.start()
+    // A copy that is stopped leaves no half-made file behind.
+    platter_catch_stop_signals()
     do throws(ImageError) {
       try Convert(sources: sources, target: target, options: request.copyOptions).run { done, total in
         progress.update(done, of: total)
         limiter?.wait(done)
-        return true
+        return platter_stop_signal() == 0
       }
     } catch {
       progress.finish(succeeded: false)
+      let signal = platter_stop_signal()
+      if signal != 0, error.code == .cancelled { throw .silent(status: 128 + signal) }
       throw request.describe(error, call)
     }
     progress.finish(succeeded: true)

@@ -1,8 +1,8 @@
 package import PlatterCore
 
 extension ReplayPlan {
-  /// Makes the log's changes in the file itself, oldest first, and puts them on stable storage. Repeatable: a stop at any
-  /// point leaves the log as it was.
+  /// Makes the log's changes in the file itself, oldest first, and puts them on stable storage. Repeatable: a stop at
+  /// any point leaves the log as it was.
   func apply(to store: any ByteStore) throws(ImageError) {
     if fileByteCount > (try store.byteCount()) { try store.resize(to: fileByteCount) }
     for operation in operations {

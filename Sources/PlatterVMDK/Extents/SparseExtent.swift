@@ -206,7 +206,13 @@ final class SparseExtent: DiskExtent {
 
   /// Reads the marker before a grain's stream, which must be that grain's.
   func markedByteCount(_ grain: UInt64, at place: UInt64) throws(ImageError) -> UInt64 {
-    let bytes = try store.readFully("the marker of grain \(grain)", at: place, count: Marker.grainByteCount)
+    // Once per grain: so without asking for the file's length, as the checked read does.
+    var bytes = [UInt8](repeating: 0, count: Marker.grainByteCount)
+    let got = try bytes.withMutableRawBytes { bytes throws(ImageError) in try store.read(into: &bytes, at: place) }
+    guard got == bytes.count else {
+      throw .truncated(
+        "the marker of grain \(grain) at \(place.hex) lies past the end of the file (\(fileByteCount.hex))")
+    }
     let marker = try Marker(parsing: bytes.rawBytes)
     let sector = grain * (layout.grainByteCount / sectorByteCount)
     guard marker.value == sector else {

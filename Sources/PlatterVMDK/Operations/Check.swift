@@ -3,7 +3,8 @@ package import PlatterCore
 extension VMDKImage: CheckableMap {
   /// Follows every entry of every directory and table, and compares what the file holds twice.
   ///
-  /// Cost: one read per grain table and, in a streamOptimized extent, one per grain; memory in proportion to the grains.
+  /// Cost: one read per grain table and, in a streamOptimized extent, one per grain; memory in proportion to the
+  /// grains.
   package func check(workers: Int, progress: @escaping @Sendable (Double) -> Bool) throws(ImageError) -> CheckReport {
     var check = ImageCheck()
     let promised = descriptor.extents.reduce(0) { $0 &+ $1.sectorCount }
