@@ -1,4 +1,4 @@
-import PlatterCore
+package import PlatterCore
 
 extension DiskWriter {
   /// Changes the disk's size. New bytes read as zeros. On stable storage when it returns.
