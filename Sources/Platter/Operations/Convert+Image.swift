@@ -9,23 +9,54 @@ extension Convert {
     create.byteCount = total
     let request = try create.prepare()
     try checkCompression(create)
-    let backing = create.opensBacking ? try create.openBacking() : nil
     var fileOptions = FileStore.Options(isWritable: true)
     fileOptions.isDirect = options.isDirect
     let output = try OutputFile(create.path, fileOptions, sharing: options.sharesTarget)
-    try create.format.create(in: output.store, request)
+    try makeImage(in: output.store, create, request, total, progress)
+    try output.commit()
+  }
+
+  /// Makes a new image in a nameless file and sends it in order: its tables are complete only at the end.
+  func streamImage(_ create: Create, _ total: UInt64, to descriptor: Int32, _ progress: ProgressHandler?)
+    throws(ImageError)
+  {
+    var create = create
+    create.byteCount = total
+    guard create.options["data_file"] == nil else {
+      throw .invalidArgument(
+        "an image with an external data file cannot go to a pipe: the data file would need a place")
+    }
+    let request = try create.prepare()
+    try checkCompression(create)
+    let file = try FileStore.temporary()
+    try makeImage(in: file, create, request, total, progress)
+    var buffer = AlignedBuffer(byteCount: 256 << 10)
+    var offset: UInt64 = 0
+    while true {
+      let position = offset
+      let count = try buffer.withMutableBytes { bytes throws(ImageError) in try file.read(into: &bytes, at: position) }
+      guard count > 0 else { return }
+      try StandardOutput.write(buffer.bytes.extracting(0..<count), to: descriptor)
+      offset += UInt64(count)
+    }
+  }
+
+  private func makeImage(
+    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64, _ progress: ProgressHandler?
+  ) throws(ImageError) {
+    let backing = create.opensBacking ? try create.openBacking() : nil
+    try create.format.create(in: store, request)
     var open = create.backingOptions
     open.node = [:]
     if let id = create.options["encrypt.key-secret"] { open.node["encrypt.key-secret"] = id }
     let image = try DiskImage.open(
-      made: output.store, at: create.path, format: create.format.name, backing: backing, open)
+      made: store, at: create.path, format: create.format.name, backing: backing, open)
     if hasPlaces(create) {
-      // Every guest byte has its place already, so there is no order to keep.
-      try fill(image, total, isZero: backing == nil, progress)
+      // Every guest byte has its place already, so there is no order to keep. Encrypted space may read as noise.
+      try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, progress)
     } else {
       try copyUnits(to: image, request, total, progress)
     }
-    try output.commit()
   }
 
   /// Copies through the write engine: into images that are there.

@@ -11,6 +11,8 @@ package enum ConvertTarget: Sendable {
   case stream(Int32)
   /// A new image. Its size is that of the sources together.
   case newImage(Create)
+  /// The same, to a pipe or terminal by its descriptor. Takes as much temporary space as the image has bytes.
+  case imageStream(Create, Int32)
   /// An image that is there, opened for writing. `isZero`: the caller knows that it reads as zeros.
   case image(DiskImage, isZero: Bool)
 }
@@ -86,6 +88,8 @@ package struct Convert: Sendable {
       try copy(total, to: StreamSink(descriptor), progress)
     case .newImage(let create):
       try makeImage(create, total, progress)
+    case .imageStream(let create, let descriptor):
+      try streamImage(create, total, to: descriptor, progress)
     case .image(let image, let isZero):
       guard image.byteCount >= total else {
         throw ImageError(

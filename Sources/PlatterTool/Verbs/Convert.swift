@@ -186,17 +186,17 @@ private struct ConvertRequest {
   }
 
   func target(_ call: Invocation) throws(Failure) -> ConvertTarget {
+    var open = try call.openOptions(formatKey: "O")
+    open.node = [:]
     if isStream {
-      guard format.name == "raw" else {
-        throw Failure("not supported yet by platter: writing the format '\(format.name)' to standard output")
-      }
-      return .stream(1)
+      guard format.name != "raw" else { return .stream(1) }
+      var create = Create("standard output", format: format, byteCount: nil, options: formatOptions)
+      create.backingOptions = open
+      return .imageStream(create, 1)
     }
     let source = try ImageSource(targetArgument, isOptionList: call.options.has("target-image-opts"))
     guard let path = source.path else { throw Failure("the target '\(source.written)' names no file") }
     if format.name == "raw" { return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path) }
-    var open = try call.openOptions(formatKey: "O")
-    open.node = [:]
     if isExisting {
       open.isWritable = true
       return .image(try call.open(source, open), isZero: isTargetZero)
