@@ -146,6 +146,23 @@ package final class DiskWriter: Sendable {
     if !isUnsafe { try barrier() }
   }
 
+  /// Runs `body` on the map while no other request is under way: for what a format does to the whole image.
+  /// After an I/O error in it the writer takes no more requests, because what is on disk is no longer known.
+  package func restructure<R>(_ body: (any WritableMap, Barrier) throws(ImageError) -> R) throws(ImageError) -> R {
+    try prepare()
+    let result = try exclusively(0..<UInt64.max) { () throws(ImageError) in
+      do throws(ImageError) {
+        return try body(map, isUnsafe ? {} : barrier)
+      } catch {
+        if error.code == .io { publishing.withLock { $0.hasFailed = true } }
+        throw error
+      }
+    }
+    image.units.removeAll()
+    try finishRequest()
+    return result
+  }
+
   /// Publishes everything and clears the format's marks. The writer takes no request afterwards.
   package func close() throws(ImageError) {
     let isOpen = publishing.withLock { state in

@@ -170,7 +170,7 @@ extension WriterCore {
     return row.lowerBound * cluster
   }
 
-  private func packedClusters(_ location: PackedLocation) -> ClosedRange<UInt64> {
+  func packedClusters(_ location: PackedLocation) -> ClosedRange<UInt64> {
     location.offset / clusterByteCount...(location.offset + location.byteCount - 1) / clusterByteCount
   }
 

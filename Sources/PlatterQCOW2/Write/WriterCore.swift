@@ -35,6 +35,10 @@ struct WriterCore {
   /// L2 tables that no L1 table on disk names yet: their words belong to stage A.
   var newTables: Set<UInt64> = []
   var overlaps: OverlapGuard
+  /// The table of snapshots, as it is on disk.
+  var snapshots: [SnapshotRecord]
+  /// The directory of bitmaps, where it can be trusted.
+  var bitmaps: [BitmapRecord]
   /// Where the next packed cluster may start: the first free byte behind the last one.
   var packedEnd: UInt64?
   /// Physical length of the file, which always covers every cluster in use.
@@ -64,12 +68,12 @@ struct WriterCore {
       try store.readFully("L1 table", at: header.l1Offset, count: Int(header.l1EntryCount) * 8))
     l2 = WordCache(capacity: Int(Self.l2CacheByteCount / volume.geometry.sliceByteCount))
     overlaps = OverlapGuard(clusterByteCount: cluster)
+    snapshots = volume.snapshots
+    bitmaps = volume.bitmaps
     addFixedMetadata()
+    addSnapshotMetadata()
     for index in l1.indices { try addTable(index) }
     for block in refcounts.blockOffsets { overlaps.add(.refcountBlock, clusterAt: block) }
-    for snapshot in volume.snapshots {
-      overlaps.add(.snapshotL1Table, at: snapshot.l1Offset, byteCount: UInt64(snapshot.l1EntryCount) * 8)
-    }
   }
 
   var clusterByteCount: UInt64 { geometry.clusterByteCount }
@@ -78,7 +82,6 @@ struct WriterCore {
     overlaps.add(.header, at: 0, byteCount: clusterByteCount)
     overlaps.add(.l1Table, at: header.l1Offset, byteCount: UInt64(l1.count) * 8)
     overlaps.add(.refcountTable, at: header.refcountTableOffset, byteCount: refcounts.tableByteCount)
-    if header.snapshotCount > 0 { overlaps.add(.snapshotTable, at: header.snapshotTableOffset, byteCount: 8) }
   }
 
   private mutating func addTable(_ index: Int) throws(ImageError) {
@@ -298,7 +301,7 @@ struct WriterCore {
   }
 
   /// Raises counts on disk: blocks, then the table that names new ones, then the header that names a new table.
-  private mutating func publishRefcounts(_ barrier: Barrier) throws(ImageError) {
+  mutating func publishRefcounts(_ barrier: Barrier) throws(ImageError) {
     guard refcounts.isDirty else { return }
     for block in refcounts.newBlocks { overlaps.add(.refcountBlock, clusterAt: block) }
     try refcounts.writeBlocks(store)
