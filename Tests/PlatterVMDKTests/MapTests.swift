@@ -182,3 +182,28 @@ import Testing
     #expect(try open(COWDBuilder(unclean: 1).build()).facts.isDirty)
   }
 }
+
+@Suite("VMDK: cut files") struct TruncationTests {
+  static let builders: [SparseBuilder] = [SparseBuilder(), .stream(.footer), .stream(.end)].map { builder in
+    var builder = builder
+    builder.grains = [0: .filled(1), 1: .filled(2), 600: .filled(3)]
+    return builder
+  }
+
+  @Test("cut at any sector, a file is refused, or reads as it was but for the end of its last grain", arguments: 0..<3)
+  func cut(layout: Int) throws {
+    var builder = Self.builders[layout]
+    let bytes = builder.build()
+    for length in stride(from: 0, to: bytes.count, by: 512) {
+      let part = Array(bytes.prefix(length))
+      guard let image = try? open(part), image.byteCount > 0 else { continue }
+      for (grain, value) in [(0, 1), (1, 2), (600, 3)] as [(UInt64, UInt8)] {
+        guard let content = try? guestBytes(part, 4096, at: grain * 4096) else { continue }
+        let kept = content.prefix { $0 == value }.count
+        #expect(content.dropFirst(kept).allSatisfy { $0 == 0 })
+        let place = Int(builder.grainPlaces[grain] ?? 0)
+        #expect(kept == (layout == 0 ? min(4096, length - place) : 4096), "grain \(grain) of \(length) bytes")
+      }
+    }
+  }
+}

@@ -25,6 +25,12 @@ struct RunReader {
     let map = image.layers[Int(run.depth)].map
     let extent = run.extent
     let store = map.stores[Int(extent.store)]
+    if extent.cipher > 0 {
+      let sector = UInt64(map.ciphers[Int(extent.cipher) - 1].sectorByteCount)
+      guard extent.start % sector == 0, extent.byteCount % sector == 0 else {
+        return try readPartOfSectors(run, sector, into: &target)
+      }
+    }
     let got = try store.read(into: &target, at: extent.offset)
     guard got == target.byteCount else {
       throw ImageError(
@@ -40,6 +46,18 @@ struct RunReader {
     }
   }
 
+  /// Ciphers know whole sectors only: those that hold the run are read beside, and the run copied out.
+  private func readPartOfSectors(_ run: Run, _ sector: UInt64, into target: inout MutableRawSpan) throws(ImageError) {
+    let skip = run.extent.start % sector
+    var whole = run
+    whole.extent.start -= skip
+    whole.extent.offset -= skip
+    whole.extent.byteCount = (skip + run.extent.byteCount).dividedRoundingUp(by: sector) * sector
+    var buffer = AlignedBuffer(byteCount: Int(whole.extent.byteCount))
+    try buffer.withMutableBytes { bytes throws(ImageError) in try readData(whole, into: &bytes) }
+    target.copy(buffer.bytes.extracting(Int(skip)..<Int(skip) + target.byteCount))
+  }
+
   private func readPacked(_ run: Run, into target: inout MutableRawSpan, _ scratch: Scratch) throws(ImageError) {
     let extent = run.extent
     if extent.unitByteCount > Self.maximumUnitByteCount {
@@ -49,7 +67,7 @@ struct RunReader {
       return try decode(run, into: &target, scratch)
     }
     let skip = Int(extent.start - extent.unitStart)
-    let key = UnitCache.Key(depth: run.depth, store: extent.store, offset: extent.offset)
+    let key = UnitCache.Key(run)
     if let unit = image.units.unit(key), unit.bytes.count == Int(extent.unitByteCount) {
       let bytes = unit.bytes
       return target.copy(bytes.rawBytes.extracting(skip..<skip + target.byteCount))

@@ -24,7 +24,7 @@ final class SpoolCache: Sendable {
 
   /// Fills `target` with the part of a huge unit that `run` names.
   func read(_ run: Run, _ image: DiskImage, into target: inout MutableRawSpan) throws(ImageError) {
-    let key = UnitCache.Key(depth: run.depth, store: run.extent.store, offset: run.extent.offset)
+    let key = UnitCache.Key(run)
     // Held while decoding: everybody who wants this unit would decode it again.
     let file = try state.withLock { state throws(ImageError) -> FileStore in
       if state.key == key, let file = state.file { return file }

@@ -8,7 +8,15 @@ final class UnitCache: Sendable {
   struct Key: Hashable, Sendable {
     var depth: UInt16
     var store: UInt16
+    var codec: PackedCodec
     var offset: UInt64
+
+    init(_ run: Run) {
+      depth = run.depth
+      store = run.extent.store
+      codec = run.extent.codec
+      offset = run.extent.offset
+    }
   }
 
   /// The bytes of one unit; immutable once made.

@@ -141,14 +141,16 @@ private struct Opener {
   /// The first of a reference's names that is there; the error of its first name where none is.
   private func first(of reference: BackingReference, from child: DiskImage.Layer) throws(ImageError) -> FileStore {
     let attempts = reference.names.lazy.map { name in attempt(name, from: child) }
-    if let found = attempts.first(where: { !Self.isMissing($0) }) { return try found.get() }
+    if let found = attempts.first(where: { !Self.isElsewhere($0) }) { return try found.get() }
     if let first = attempts.first { return try first.get() }
     let shown = reference.displayName.printable
     throw ImageError(.corrupt, "the backing file \"\(shown)\" has no usable name", file: child.name)
   }
 
-  private static func isMissing(_ attempt: Result<FileStore, ImageError>) -> Bool {
-    if case .failure(let error) = attempt { return error.code == .notFound }
+  /// Whether the next name may do: the file is not there, or not where the policy lets one look (VMware's hints are often
+  /// absolute paths of the machine that made them).
+  private static func isElsewhere(_ attempt: Result<FileStore, ImageError>) -> Bool {
+    if case .failure(let error) = attempt { return error.code == .notFound || error.code == .forbidden }
     return false
   }
 

@@ -34,6 +34,7 @@ package final class FileStore: ByteStore {
   package let identity: StoreIdentity?
   /// A block device has a fixed size, and none of a file's allocation.
   package let isBlockDevice: Bool
+  package var serializesWrites: Bool { !isBlockDevice }
   package let descriptor: Int32
   private let deviceByteCount: UInt64
   /// With direct I/O: the same file through the page cache, for requests that are not aligned. Else `descriptor`.
