@@ -38,6 +38,18 @@ extension DiskImage {
         store, path: nil, name: store.name, format: options.format, node: options.node,
         isWritable: options.isWritable))
   }
+
+  /// Opens an image that was just made, for writing, under the name that it will have. Its backing chain is given.
+  static func open(
+    made store: any ByteStore, at path: FilePath, format: String, backing: DiskImage?, _ options: OpenOptions
+  ) throws(ImageError) -> DiskImage {
+    var options = options
+    options.isWritable = true
+    // Names in it are the caller's own.
+    options.references = .any
+    let top = try Opener(options).layer(store, path: path, name: path.string, format: format, node: options.node)
+    return DiskImage(layers: [top] + (backing?.layers ?? []))
+  }
 }
 
 /// Opens one image after the other down a chain.
