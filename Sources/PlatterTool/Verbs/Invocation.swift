@@ -168,7 +168,7 @@ package enum OpenFailure {
     return Failure("Could not open '\(name)': \(reason(error, [name, file ?? name]))", hint: hint)
   }
 
-  private static func reason(_ error: ImageError, _ names: [String]) -> String {
+  static func reason(_ error: ImageError, _ names: [String]) -> String {
     let shown = error.file ?? names[0]
     if error.errno == .isDirectory { return "'file' driver requires '\(shown)' to be a regular file" }
     if let reason = error.errno, error.message.hasPrefix("cannot be opened") {

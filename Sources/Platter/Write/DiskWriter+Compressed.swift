@@ -1,0 +1,86 @@
+import PlatterCodecs
+package import PlatterCore
+import SystemPackage
+
+extension DiskWriter {
+  /// The size of the units that can be stored compressed; nil where the format has none or the image cannot hold any.
+  package var packedUnitByteCount: UInt64? { map.packedCodec == nil ? nil : map.allocationUnit }
+
+  /// Writes whole units compressed; one that does not get smaller is written as it is.
+  ///
+  /// - Parameters:
+  ///   - bytes: whole units, or up to the disk's end.
+  ///   - offset: a multiple of the unit.
+  /// - Throws: `.unsupported` where the format has no compressed units; `.io` where a unit has space of its own already:
+  ///   compressed data does not replace data.
+  package func writeCompressed(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
+    guard let unit = packedUnitByteCount, let codec = map.packedCodec else {
+      throw ImageError(.unsupported, "the image has no compressed clusters", file: image.name)
+    }
+    guard offset % unit == 0, offset <= map.byteCount, UInt64(bytes.byteCount) <= map.byteCount - offset,
+      UInt64(bytes.byteCount) % unit == 0 || offset + UInt64(bytes.byteCount) == map.byteCount
+    else { throw ImageError(.invalidArgument, "a compressed write takes whole clusters", file: image.name) }
+    let packer = UnitPacker(codec)
+    var done = 0
+    while done < bytes.byteCount {
+      let count = min(Int(unit), bytes.byteCount - done)
+      let position = offset + UInt64(done)
+      try refuseAllocated(position..<position + UInt64(count))
+      let part = bytes.extracting(done..<done + count)
+      if let packed = packer.pack(part, unitByteCount: Int(unit)) {
+        guard try writePacked(packed.rawBytes, unitStart: position) else {
+          throw ImageError(.unsupported, "the image has no compressed clusters", file: image.name)
+        }
+      } else {
+        try write(part, at: position)
+      }
+      done += count
+    }
+  }
+
+  private func refuseAllocated(_ range: Range<UInt64>) throws(ImageError) {
+    var extents: [Extent] = []
+    var position = range.lowerBound
+    while position < range.upperBound {
+      extents.removeAll(keepingCapacity: true)
+      position = try map.map(position..<range.upperBound, limit: 16, into: &extents)
+      for extent in extents where extent.kind == .data || (extent.kind == .zero && extent.hasOffset) {
+        guard extent.isShared else {
+          throw ImageError(
+            .io, "the cluster at \(extent.start) has space already; compressed data does not replace it",
+            file: image.name, errno: .ioError)
+        }
+      }
+    }
+  }
+}
+
+/// Compresses units by a format's codec.
+private final class UnitPacker {
+  private let deflate: DeflateEncoder?
+  private let zstd: ZstdEncoder?
+
+  init(_ codec: PackedCodec) {
+    deflate =
+      switch codec {
+      // The window that every reader of qcow2 has.
+      case .deflate: DeflateEncoder(window: .fourKiB)
+      case .zlib: DeflateEncoder(hasZlibHeader: true)
+      default: nil
+      }
+    zstd = codec == .zstd ? ZstdEncoder() : nil
+  }
+
+  /// The packed unit, its end filled with zeros before; nil where it is not smaller than the unit.
+  func pack(_ bytes: RawSpan, unitByteCount: Int) -> [UInt8]? {
+    var unit = [UInt8](repeating: 0, count: unitByteCount)
+    unit.withMutableRawBytes { $0.copy(bytes, to: 0) }
+    var packed = [UInt8](repeating: 0, count: unitByteCount - 1)
+    let count = packed.withMutableRawBytes { output in
+      deflate?.encode(unit.rawBytes, into: &output) ?? zstd?.encode(unit.rawBytes, into: &output)
+    }
+    guard let count else { return nil }
+    packed.removeLast(packed.count - count)
+    return packed
+  }
+}
