@@ -44,13 +44,10 @@ extension DiskWriter {
     while position < range.upperBound {
       extents.removeAll(keepingCapacity: true)
       position = try map.map(position..<range.upperBound, limit: 16, into: &extents)
-      for extent in extents where extent.kind == .data || (extent.kind == .zero && extent.hasOffset) {
-        guard extent.isShared else {
-          throw ImageError(
-            .io, "the cluster at \(extent.start) has space already; compressed data does not replace it",
-            file: image.name, errno: .ioError)
-        }
-      }
+      guard let taken = extents.first(where: { $0.hasOffset && $0.byteCount > 0 }) else { continue }
+      throw ImageError(
+        .io, "the cluster at \(taken.start) has space already; compressed data does not replace it", file: image.name,
+        errno: .ioError)
     }
   }
 }

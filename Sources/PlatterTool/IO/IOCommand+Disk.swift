@@ -21,7 +21,8 @@ extension IOCommand {
     IOCommand(name: "close", alias: "c", summary: "closes the disk") { (session, _) throws(IOFailure) in
       try session.close()
     },
-    IOCommand(name: "info", alias: "i", summary: "tells about the format of the disk") { (session, _) throws(IOFailure) in
+    IOCommand(name: "info", alias: "i", summary: "tells about the format of the disk") {
+      (session, _) throws(IOFailure) in
       try session.showInfo()
     },
     IOCommand(name: "length", alias: "l", summary: "tells the size of the disk") { (session, _) throws(IOFailure) in
@@ -39,6 +40,11 @@ extension IOCommand {
         "-s  writes go to a temporary file", "-t  cache mode", "-U  also where another program writes the image",
       ], letters: "snCro:ki:t:d:U", count: 1...anyCount, needsDisk: false
     ) { (session, arguments) throws(IOFailure) in try session.open(arguments) },
+    IOCommand(
+      name: "reopen", arguments: "[(-r|-w)] [-c cache] [-o options]", summary: "opens the same disk in another way",
+      details: ["-c  cache mode", "-o  driver options, KEY=VALUE,...", "-r  read-only", "-w  for writing too"],
+      letters: "c:o:rw", count: 0...anyCount
+    ) { (session, arguments) throws(IOFailure) in try session.reopen(arguments) },
     IOCommand(
       name: "truncate", alias: "t", arguments: "[-m prealloc_mode] off", summary: "changes the size of the disk",
       letters: "m:", count: 1...3, writes: true
@@ -105,6 +111,22 @@ extension IOSession {
     try open(arguments.operands.first.map { Argument($0) }, node: node, options)
   }
 
+  func reopen(_ arguments: IOArguments) throws(IOFailure) {
+    guard arguments.operands.isEmpty else { throw .usage }
+    if arguments.has("r"), arguments.has("w") { throw .message("Only one -r/-w option may be given") }
+    var options = try openDisk().options
+    if arguments.has("r") { options.isReadOnly = true }
+    if arguments.has("w") { options.isReadOnly = false }
+    do throws(Failure) {
+      try IOProgram.setCache(&options, arguments.value("c"))
+    } catch {
+      throw .message(error.sentences.first ?? "")
+    }
+    var node: [String: String] = [:]
+    for list in arguments.options["o"] ?? [] { node.merge(OptionString.dictionary(list)) { $1 } }
+    try reopen(options, node)
+  }
+
   func truncate(_ arguments: IOArguments) throws(IOFailure) {
     if let mode = arguments.value("m"), !["off", "metadata", "falloc", "full"].contains(mode) {
       throw .message("Invalid preallocation mode '\(mode)'")
@@ -123,7 +145,9 @@ extension IOSession {
 
   func showMap() throws(IOFailure) {
     let disk = try openDisk()
-    try forEachAllocation(disk, 0..<disk.image.byteCount, "Failed to get allocation status") { start, count, isPresent in
+    let end = disk.image.byteCount
+    try forEachAllocation(disk, 0..<end, "Failed to get allocation status") { start, count, isPresent in
+      let count = start + count == end ? disk.byteCount - start : count
       output.write(
         line: "\(IOText.size(count)) (\(count.hex)) bytes \(isPresent ? "    allocated" : "not allocated") at offset "
           + "\(IOText.size(start)) (\(start.hex))")

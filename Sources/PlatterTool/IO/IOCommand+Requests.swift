@@ -98,7 +98,7 @@ extension IOSession {
       try IONumber.sectorAligned(count, "count")
       throw .line("read failed: \(Errno.notSupported.description)")
     }
-    try read(offset, count, compared, arguments, failure: "read failed")
+    if try read(offset, count, compared, arguments, failure: "read failed") { hasFailed = true }
   }
 
   func readMany(_ arguments: IOArguments, isAsynchronous: Bool) throws(IOFailure) {
@@ -107,18 +107,20 @@ extension IOSession {
     let offset = try IONumber.size(arguments.operands[0])
     let count = try IONumber.lengths(arguments.operands[1...])
     do throws(IOFailure) {
-      try read(offset, count, pattern.map { ($0, 0..<count) }, arguments, failure: "readv failed")
-    } catch {
+      let differs = try read(offset, count, pattern.map { ($0, 0..<count) }, arguments, failure: "readv failed")
       // An asynchronous request counts as a success once it is under way.
+      if differs, !isAsynchronous { hasFailed = true }
+    } catch {
       guard isAsynchronous, case .line(let text) = error else { throw error }
       output.write(line: text)
     }
   }
 
+  /// Reads, compares and shows. Returns whether the bytes differ from the pattern.
   private func read(
     _ offset: UInt64, _ count: UInt64, _ compared: (pattern: UInt8, range: Range<UInt64>)?, _ arguments: IOArguments,
     failure: String
-  ) throws(IOFailure) {
+  ) throws(IOFailure) -> Bool {
     let disk = try openDisk()
     let shows = arguments.has("v")
     let begin = ContinuousClock.now
@@ -141,12 +143,10 @@ extension IOSession {
       output.write(
         line: "Pattern verification failed at offset \(offset + compared.range.lowerBound), "
           + "\(compared.range.upperBound - compared.range.lowerBound) bytes")
-      hasFailed = hasFailed || !failure.hasPrefix("aio")
     }
-    if !arguments.has("q") || shows {
-      if shows { IOText.dump(shown.rawBytes, at: offset, to: output) }
-      report("read", count, at: offset, since: begin, arguments)
-    }
+    if shows, !arguments.has("q") { IOText.dump(shown.rawBytes, at: offset, to: output) }
+    report("read", count, at: offset, since: begin, arguments)
+    return differs
   }
 
   private static func consists(_ bytes: RawSpan, of byte: UInt8) -> Bool {
@@ -247,7 +247,6 @@ extension IOSession {
     if arguments.has("i") { return output.write(line: "injecting invalid write request") }
     if arguments.has("z"), arguments.operands.count != 2 { throw .line("-z supports only a single length parameter") }
     if arguments.has("u"), !arguments.has("z") { throw .line("-u requires -z to be specified") }
-    if arguments.has("z"), pattern != nil { throw .line("-z and -P cannot be specified at the same time") }
     let offset = try IONumber.size(arguments.operands[0])
     let count = try IONumber.lengths(arguments.operands[1...])
     let disk = try openDisk()

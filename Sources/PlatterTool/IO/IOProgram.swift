@@ -23,7 +23,8 @@ package enum IOProgram: Verb {
       OptionSpec("m", "misalign", "accepted, of no effect"),
       OptionSpec("k", "native-aio", "accepted, of no effect"),
       OptionSpec("i", "aio", .required("MODE"), "threads, native or io_uring: accepted, of no effect"),
-      OptionSpec("t", "cache", .required("MODE"), "cache mode: writethrough (default), writeback, none, directsync, unsafe"),
+      OptionSpec(
+        "t", "cache", .required("MODE"), "cache mode: writethrough (default), writeback, none, directsync, unsafe"),
       OptionSpec("d", "discard", .required("MODE"), "ignore, or unmap (default): what discards do"),
       OptionSpec("T", "trace", .required("PATTERN"), "accepted, of no effect"),
       SharedOptions.forceShare,

@@ -6,6 +6,8 @@ import SystemPackage
 final class IOSession {
   let call: Invocation
   var disk: IODisk?
+  /// Where the open disk came from, for `reopen`.
+  private var place: ImageSource.Place?
   var hasQuit = false
   var hasFailed = false
 
@@ -115,6 +117,11 @@ final class IOSession {
     }
     if !node.isEmpty { place = .node(Self.merged(node, place)) }
     guard let place else { throw Failure("a file name is missing") }
+    self.place = place
+    return try make(place, written: argument?.text, options)
+  }
+
+  private func make(_ place: ImageSource.Place, written: String?, _ options: IODiskOptions) throws(Failure) -> IODisk {
     var openOptions = try call.openOptions()
     openOptions.format = options.format
     openOptions.cache = options.cache
@@ -128,7 +135,7 @@ final class IOSession {
       return try IODisk(try Self.image(place, openOptions), options)
     } catch {
       throw Failure(
-        reason(error, place, argument?.text),
+        reason(error, place, written),
         hint: error.code == .busy ? "Is another process using the image [\(error.file ?? "")]?" : nil)
     }
   }
@@ -183,6 +190,21 @@ final class IOSession {
         + "         Automatically detecting the format is dangerous for raw images, write operations on block 0 "
         + "will be restricted.\n"
         + "         Specify the 'raw' format explicitly to remove the restrictions.")
+  }
+
+  /// Opens the same disk with other options; on failure none is open.
+  func reopen(_ options: IODiskOptions, _ node: [String: String]) throws(IOFailure) {
+    guard var place else { return }
+    if !node.isEmpty {
+      place = .node(Self.merged(node, place))
+      self.place = place
+    }
+    try close()
+    do throws(Failure) {
+      disk = try make(place, written: nil, options)
+    } catch {
+      throw .message(error.sentences.first ?? "")
+    }
   }
 
   /// Closes the disk, with everything it still has to write.
