@@ -1,5 +1,5 @@
 /// Why a command of the disk exerciser failed, and where that is said: scripts read both streams.
-enum IOFailure: Error {
+package enum IOFailure: Error, Equatable {
   /// A line of output, as the result of a request.
   case line(String)
   /// The command was called wrongly: its usage is shown.
@@ -45,23 +45,23 @@ struct IOCommand: Sendable {
 }
 
 /// The words of a command behind its name: options, then operands.
-struct IOArguments: Equatable {
-  private(set) var options: [Character: [String]] = [:]
-  private(set) var operands: [String] = []
+package struct IOArguments: Sendable, Equatable {
+  package private(set) var options: [Character: [String]] = [:]
+  package private(set) var operands: [String] = []
 
-  func has(_ letter: Character) -> Bool { options[letter] != nil }
+  package func has(_ letter: Character) -> Bool { options[letter] != nil }
 
   /// The last value given.
-  func value(_ letter: Character) -> String? { options[letter]?.last }
+  package func value(_ letter: Character) -> String? { options[letter]?.last }
 
   /// What getopt would complain about.
-  struct Problem: Error, Equatable {
-    let sentence: String
+  package struct Problem: Error, Equatable {
+    package let sentence: String
   }
 
   /// Reads words as getopt does: letters may be joined, a value may stick to its letter, options may follow operands,
   /// "--" ends them.
-  init(_ words: [String], letters: String) throws(Problem) {
+  package init(_ words: [String], letters: String) throws(Problem) {
     var rest = words[...]
     while let word = rest.popFirst() {
       if word == "--" {
@@ -92,5 +92,5 @@ struct IOArguments: Equatable {
   }
 
   /// The words of a command line: spaces alone part them.
-  static func split(_ line: String) -> [String] { line.split(separator: " ").map(String.init) }
+  package static func split(_ line: String) -> [String] { line.split(separator: " ").map(String.init) }
 }

@@ -1,9 +1,9 @@
 /// Numbers that commands of the disk exerciser take.
-enum IONumber {
+package enum IONumber {
   /// Most bytes of one request.
-  static let maximumRequestByteCount: UInt64 = 0x7fff_fe00  // QEMU: 2^31 less a sector
+  package static let maximumRequestByteCount: UInt64 = 0x7fff_fe00  // QEMU: 2^31 less a sector
 
-  static func size(_ text: String) throws(IOFailure) -> UInt64 {
+  package static func size(_ text: String) throws(IOFailure) -> UInt64 {
     do throws(SizeText.Problem) {
       return try SizeText.parse(text)
     } catch {
@@ -15,7 +15,7 @@ enum IONumber {
   }
 
   /// The length of a request.
-  static func length(_ text: String) throws(IOFailure) -> UInt64 {
+  package static func length(_ text: String) throws(IOFailure) -> UInt64 {
     let length = try size(text)
     guard length <= maximumRequestByteCount else {
       throw .line("length cannot exceed \(maximumRequestByteCount), given \(text)")
@@ -24,7 +24,7 @@ enum IONumber {
   }
 
   /// The sum of the lengths of several buffers.
-  static func lengths(_ texts: ArraySlice<String>) throws(IOFailure) -> UInt64 {
+  package static func lengths(_ texts: ArraySlice<String>) throws(IOFailure) -> UInt64 {
     var sum: UInt64 = 0
     for text in texts {
       sum += try size(text)
@@ -36,7 +36,7 @@ enum IONumber {
   }
 
   /// A whole number in C's notation: 10, 0x10, 010.
-  static func whole(_ text: String) -> Int? {
+  package static func whole(_ text: String) -> Int? {
     var rest = Substring(text)
     let isNegative = rest.hasPrefix("-")
     if isNegative { rest.removeFirst() }
@@ -51,14 +51,14 @@ enum IONumber {
     return isNegative ? -value : value
   }
 
-  static func pattern(_ text: String) throws(IOFailure) -> UInt8 {
+  package static func pattern(_ text: String) throws(IOFailure) -> UInt8 {
     guard let value = whole(text), let byte = UInt8(exactly: value) else {
       throw .line("\(text) is not a valid pattern byte")
     }
     return byte
   }
 
-  static func sectorAligned(_ value: UInt64, _ what: String) throws(IOFailure) {
+  package static func sectorAligned(_ value: UInt64, _ what: String) throws(IOFailure) {
     guard value % 512 == 0 else { throw .line("\(value) is not a sector-aligned value for '\(what)'") }
   }
 }

@@ -1,18 +1,18 @@
 import PlatterCore
 
 /// Numbers as the disk exerciser prints them.
-enum IOText {
+package enum IOText {
   private static let units: [(bytes: Double, name: String)] = [
     (0x1p60, "EiB"), (0x1p50, "PiB"), (0x1p40, "TiB"), (0x1p30, "GiB"), (0x1p20, "MiB"), (0x1p10, "KiB"),
   ]
 
   /// "64 KiB", "1.500 MiB", "512 bytes", "13.361528 bytes": no decimals where they would be zeros.
-  static func size(_ value: Double) -> String {
+  package static func size(_ value: Double) -> String {
     for unit in units where value >= unit.bytes { return trimmed(value / unit.bytes, 3) + " " + unit.name }
     return trimmed(value, 6) + " bytes"
   }
 
-  static func size(_ value: UInt64) -> String { size(Double(value)) }
+  package static func size(_ value: UInt64) -> String { size(Double(value)) }
 
   private static func trimmed(_ value: Double, _ count: Int) -> String {
     let text = decimals(value, count)
@@ -21,7 +21,7 @@ enum IOText {
   }
 
   /// A value that is not negative with `count` decimals.
-  static func decimals(_ value: Double, _ count: Int) -> String {
+  package static func decimals(_ value: Double, _ count: Int) -> String {
     var scale: UInt64 = 1
     for _ in 0..<count { scale *= 10 }
     let scaled = (value * Double(scale)).rounded(.toNearestOrEven)
@@ -32,7 +32,7 @@ enum IOText {
   }
 
   /// "00.18 sec", "01:02.03", "1:21:44.83".
-  static func time(_ seconds: Double, isFull: Bool = false) -> String {
+  package static func time(_ seconds: Double, isFull: Bool = false) -> String {
     let hundredths = UInt64(max(0, min(seconds, 1e12)) * 100)
     let tail = two(hundredths / 100 % 60) + "." + two(hundredths % 100)
     let minutes = hundredths / 6000
@@ -43,7 +43,7 @@ enum IOText {
   private static func two(_ value: UInt64) -> String { (value < 10 ? "0" : "") + String(value) }
 
   /// The lines that tell of a request that has ended.
-  static func report(_ what: String, done: UInt64, of total: UInt64, at offset: UInt64, seconds: Double, isTerse: Bool)
+  package static func report(_ what: String, done: UInt64, of total: UInt64, at offset: UInt64, seconds: Double, isTerse: Bool)
     -> String
   {
     let time = max(seconds, 1e-9)
@@ -59,7 +59,7 @@ enum IOText {
   }
 
   /// Sixteen bytes a line, in hexadecimal and as text.
-  static func dump(_ bytes: RawSpan, at offset: UInt64, to output: Output) {
+  package static func dump(_ bytes: RawSpan, at offset: UInt64, to output: Output) {
     var position = 0
     while position < bytes.byteCount {
       let end = min(position + 16, bytes.byteCount)
