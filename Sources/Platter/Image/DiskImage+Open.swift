@@ -86,7 +86,7 @@ private struct Opener {
     } else {
       type = try probe(store, name: name)
     }
-    var context = OpenContext(path: path, resolver: resolver, isWritable: options.isWritable, options: node)
+    var context = OpenContext(path: path, resolver: resolver, isWritable: options.isWritable && store.isWritable, options: node)
     context.isForFactsOnly = options.isForFactsOnly
     context.warn = options.warn
     if let id = node["encrypt.key-secret"] ?? node["key-secret"] {

@@ -16,7 +16,7 @@ package protocol Verb: Sendable {
 package enum Verbs {
   package static let all: [any Verb.Type] = [
     CheckVerb.self, ChecksumVerb.self, CompareVerb.self, ConvertVerb.self, CreateVerb.self, InfoVerb.self, InspectVerb.self,
-    MapVerb.self, MeasureVerb.self,
+    IOProgram.self, MapVerb.self, MeasureVerb.self,
   ]
 
   /// Verbs of qemu-img that this version does not have.
