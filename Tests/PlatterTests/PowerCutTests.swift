@@ -53,8 +53,8 @@ private struct History {
       let part = start..<min(start + 512, found.count)
       let isKnown = states.contains { $0.count >= part.upperBound && found.isEqual($0, part) }
       guard !isKnown else { continue }
-      for index in part where !states.contains(where: { index < $0.count ? $0[index] == found[index] : found[index] == 0 })
-      {
+      for index in part
+      where !states.contains(where: { index < $0.count ? $0[index] == found[index] : found[index] == 0 }) {
         // The end that a resize was about to cut off may show the backing image already.
         if index >= shortest, index < model.below.count, model.below[index] == found[index] { continue }
         let values = states.map { index < $0.count ? Int($0[index]) : -1 }
@@ -108,7 +108,8 @@ extension [UInt8] {
   }
 
   /// Some steps, flushed often.
-  private static func run(_ model: inout WriterModel, _ random: inout SeededGenerator, _ history: inout History) throws {
+  private static func run(_ model: inout WriterModel, _ random: inout SeededGenerator, _ history: inout History) throws
+  {
     for _ in 0..<Int.random(in: 4...15, using: &random) {
       let start = model.store.journalCount
       if random.chance(3) { try model.flush() } else { try model.step(&random) }

@@ -28,7 +28,8 @@ struct WriterModel {
   /// What was done, for messages.
   private(set) var history: [String] = []
 
-  init(_ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, recordsChanges: Bool = false,
+  init(
+    _ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, recordsChanges: Bool = false,
     front: (PagedStore) -> any ByteStore = { $0 }
   ) throws {
     self.subject = subject

@@ -49,7 +49,9 @@ package struct PowerCut {
         return
       }
       for range in sectors(offset..<offset + UInt64(bytes.count)) where survives() {
-        left.write(bytes.rawBytes.extracting(Int(range.lowerBound - offset)..<Int(range.upperBound - offset)), at: range.lowerBound)
+        left.write(
+          bytes.rawBytes.extracting(Int(range.lowerBound - offset)..<Int(range.upperBound - offset)),
+          at: range.lowerBound)
       }
     case .zero(let range):
       for range in sectors(range) where survives() { left.zero(range) }
