@@ -86,7 +86,9 @@ let package = Package(
     tests(
       "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
-    tests("PlatterTests", ["Platter", "PlatterCore", "TestSupport", system]),
+    tests(
+      "PlatterTests",
+      ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),

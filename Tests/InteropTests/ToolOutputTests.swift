@@ -228,7 +228,7 @@ struct PlatterOutputTests {
   func stopped(signal: String) throws {
     let program = try #require(Program.path)
     let folder = try ScratchDirectory()
-    try folder.write([UInt8](repeating: 7, count: 8 << 20), to: "disk.raw")
+    try folder.write([UInt8](repeating: 7, count: 2 << 20), to: "disk.raw")
     let result = try run(
       "timeout", ["-s", signal, "1", program, "convert", "-r", "256k", "disk.raw", "copy.raw"], in: folder.path)
     // What timeout says when it had to send its signal.

@@ -85,12 +85,21 @@ private struct Child {
     unsafe posix_spawn_file_actions_adddup2(&actions, errorPipe.writing, 2)
     if let folder { unsafe test_change_folder(&actions, folder.string) }
 
+    // Threads of the test runner block signals, and a child would inherit that.
+    var attributes = posix_spawnattr_t()
+    unsafe posix_spawnattr_init(&attributes)
+    defer { unsafe posix_spawnattr_destroy(&attributes) }
+    var noSignals = sigset_t()
+    unsafe sigemptyset(&noSignals)
+    unsafe posix_spawnattr_setsigmask(&attributes, &noSignals)
+    unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+
     var variables = currentEnvironment()
     for (name, value) in environment { variables[name] = value }
     var identifier: pid_t = 0
     let status = unsafe withCStrings([command] + arguments) { words in
       unsafe withCStrings(variables.map { "\($0)=\($1)" }) { variables in
-        unsafe posix_spawnp(&identifier, command, &actions, nil, words, variables)
+        unsafe posix_spawnp(&identifier, command, &actions, &attributes, words, variables)
       }
     }
     guard status == 0 else {

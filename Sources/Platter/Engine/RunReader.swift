@@ -25,6 +25,12 @@ struct RunReader {
     let map = image.layers[Int(run.depth)].map
     let extent = run.extent
     let store = map.stores[Int(extent.store)]
+    if extent.cipher > 0 {
+      let sector = UInt64(map.ciphers[Int(extent.cipher) - 1].sectorByteCount)
+      guard extent.start % sector == 0, extent.byteCount % sector == 0 else {
+        return try readPartOfSectors(run, sector, into: &target)
+      }
+    }
     let got = try store.read(into: &target, at: extent.offset)
     guard got == target.byteCount else {
       throw ImageError(
@@ -38,6 +44,18 @@ struct RunReader {
         try cipher.decrypt(&target, guestOffset: extent.start, hostOffset: extent.offset)
       }
     }
+  }
+
+  /// Ciphers know whole sectors only: those that hold the run are read beside, and the run copied out.
+  private func readPartOfSectors(_ run: Run, _ sector: UInt64, into target: inout MutableRawSpan) throws(ImageError) {
+    let skip = run.extent.start % sector
+    var whole = run
+    whole.extent.start -= skip
+    whole.extent.offset -= skip
+    whole.extent.byteCount = (skip + run.extent.byteCount).dividedRoundingUp(by: sector) * sector
+    var buffer = AlignedBuffer(byteCount: Int(whole.extent.byteCount))
+    try buffer.withMutableBytes { bytes throws(ImageError) in try readData(whole, into: &bytes) }
+    target.copy(buffer.bytes.extracting(Int(skip)..<Int(skip) + target.byteCount))
   }
 
   private func readPacked(_ run: Run, into target: inout MutableRawSpan, _ scratch: Scratch) throws(ImageError) {

@@ -20,6 +20,13 @@ public final class DiskImage: Sendable {
     package var map: any ImageMap
     /// Nobody named the format: it was found from the content.
     package var wasProbed: Bool
+
+    package init(name: String, path: FilePath? = nil, map: any ImageMap, wasProbed: Bool = false) {
+      self.name = name
+      self.path = path
+      self.map = map
+      self.wasProbed = wasProbed
+    }
   }
 
   /// Most images in a chain.

@@ -1,12 +1,47 @@
-/// How large a raw file of a disk's content would be.
-package struct Measurement: Sendable, Equatable {
-  /// Bytes that are needed for the data.
-  package var required: UInt64
-  /// Bytes of the file when everything is allocated.
-  package var fullyAllocated: UInt64
+package import PlatterCore
 
-  /// For a raw target: its file is the disk, holes or not.
-  package static func raw(byteCount: UInt64) -> Measurement {
-    Measurement(required: byteCount, fullyAllocated: byteCount)
+/// Tells how large an image file would be before it is made.
+package struct Measure: Sendable {
+  /// The disk to be converted; nil for an empty one.
+  package var source: DiskImage?
+  package var format: any CreatableFormat.Type
+  /// Size and options of the image; the size counts where there is no source.
+  package var request: CreationRequest
+
+  package init(source: DiskImage?, format: any CreatableFormat.Type, request: CreationRequest) {
+    self.source = source
+    self.format = format
+    self.request = request
+    if let source { self.request.byteCount = source.byteCount }
+  }
+
+  /// - Throws: `.invalidArgument` for options; what mapping the source throws.
+  package func run() throws(ImageError) -> ImageMeasurement {
+    let unit = try format.measuringUnit(request)
+    var measurement = try format.measure(request, dataByteCount: try dataByteCount(unit))
+    if let source, format.name == "qcow2", request.text("compat").map({ $0 == "1.1" || $0 == "v3" }) ?? true {
+      measurement.bitmaps = source.formatName == "qcow2" ? 0 : nil
+    }
+    return measurement
+  }
+
+  /// Bytes of the units in which the source has data by its map: nothing is read.
+  private func dataByteCount(_ unit: UInt64) throws(ImageError) -> UInt64 {
+    guard let source, unit > 1 else { return 0 }
+    var cursor = RunCursor(source, 0..<source.byteCount)
+    var sum: UInt64 = 0
+    var counted: UInt64 = 0
+    while let run = try cursor.peek() {
+      if !run.readsZero {
+        let start = max(run.extent.start / unit * unit, counted)
+        let end = run.extent.end.dividedRoundingUp(by: unit) * unit
+        if end > start {
+          sum += end - start
+          counted = end
+        }
+      }
+      cursor.advance(run.extent.byteCount)
+    }
+    return sum
   }
 }

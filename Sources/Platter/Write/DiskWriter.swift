@@ -12,13 +12,16 @@ import Synchronization
 package final class DiskWriter: Sendable {
   /// Most guest bytes that one step allocates: bounds the memory of a merged write.
   private static let maximumStepByteCount: UInt64 = 1 << 20
+  /// Most units that one step releases, where they are more than so many bytes.
+  private static let maximumReleaseUnitCount: UInt64 = 1 << 18
+  private static let minimumReleaseByteCount: UInt64 = 1 << 30
 
   package let image: DiskImage
   let map: any WritableMap
   /// Every request is on stable storage when it returns (cache modes writethrough and directsync).
   private let isWritethrough: Bool
   /// Flushing is left out altogether (cache mode unsafe).
-  private let isUnsafe: Bool
+  let isUnsafe: Bool
   private let ranges = RangeLock()
   private let publishing = Mutex(Publishing())
 
@@ -43,7 +46,7 @@ package final class DiskWriter: Sendable {
   }
 
   /// Units that are allocated and released whole.
-  private var unit: UInt64 { max(map.allocationUnit ?? map.mapUnit, map.mapUnit) }
+  var unit: UInt64 { max(map.allocationUnit ?? map.mapUnit, map.mapUnit) }
 
   // MARK: Requests
 
@@ -72,11 +75,8 @@ package final class DiskWriter: Sendable {
     try prepare()
     let whole = wholeUnits(of: range)
     try writeZeros(range.lowerBound..<min(whole.lowerBound, range.upperBound))
-    if !whole.isEmpty {
-      let answer = try exclusively(whole) { () throws(ImageError) in
-        try map.release(whole, as: mayUnmap ? .zero : .zeroKeepingSpace)
-      }
-      if answer == .cannot { try writeZeros(whole) }
+    try release(whole, as: mayUnmap ? .zero : .zeroKeepingSpace) { (step) throws(ImageError) in
+      try writeZeros(step)
     }
     if whole.upperBound < range.upperBound {
       try writeZeros(max(whole.upperBound, range.lowerBound)..<range.upperBound)
@@ -89,20 +89,34 @@ package final class DiskWriter: Sendable {
   package func discard(_ range: Range<UInt64>) throws(ImageError) {
     try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
     try prepare()
-    let whole = wholeUnits(of: range)
-    guard !whole.isEmpty else { return }
-    _ = try exclusively(whole) { () throws(ImageError) in try map.release(whole, as: .discard) }
+    try release(wholeUnits(of: range), as: .discard) { _ in }
     try finishRequest()
   }
 
   /// Gives whole units back to the backing image: they are absent afterwards (emptying an overlay).
   package func makeAbsent(_ range: Range<UInt64>) throws(ImageError) -> ReleaseAnswer {
     try prepare()
-    let whole = wholeUnits(of: range)
-    guard !whole.isEmpty else { return .done }
-    let answer = try exclusively(whole) { () throws(ImageError) in try map.release(whole, as: .absent) }
+    var answer = ReleaseAnswer.done
+    try release(wholeUnits(of: range), as: .absent) { _ in answer = .cannot }
     try finishRequest()
     return answer
+  }
+
+  /// Releases whole units step by step, so that what a step leaves unpublished is bounded.
+  /// - Parameter cannot: takes a step that the format cannot say.
+  private func release(
+    _ whole: Range<UInt64>, as result: Release, cannot: (Range<UInt64>) throws(ImageError) -> Void
+  ) throws(ImageError) {
+    let step = max(unit * Self.maximumReleaseUnitCount, Self.minimumReleaseByteCount)
+    var position = whole.lowerBound
+    while position < whole.upperBound {
+      let end = min(whole.upperBound, (position / step + 1) * step)
+      let part = position..<end
+      let answer = try exclusively(part) { () throws(ImageError) in try map.release(part, as: result) }
+      if answer == .cannot { try cannot(part) }
+      if map.mustPublishSoon { try publish() }
+      position = end
+    }
   }
 
   /// Stores packed bytes as the unit that starts at `unitStart`, which must be unit-aligned.
@@ -132,12 +146,21 @@ package final class DiskWriter: Sendable {
     if !isUnsafe { try barrier() }
   }
 
-  /// Changes the disk's size. New bytes read as zeros.
-  package func resize(to byteCount: UInt64) throws(ImageError) {
+  /// Runs `body` on the map while no other request is under way: for what a format does to the whole image.
+  /// After an I/O error in it the writer takes no more requests, because what is on disk is no longer known.
+  package func restructure<R>(_ body: (any WritableMap, Barrier) throws(ImageError) -> R) throws(ImageError) -> R {
     try prepare()
-    try exclusively(0..<UInt64.max) { () throws(ImageError) in try map.resize(to: byteCount, barrier) }
+    let result = try exclusively(0..<UInt64.max) { () throws(ImageError) in
+      do throws(ImageError) {
+        return try body(map, isUnsafe ? {} : barrier)
+      } catch {
+        if error.code == .io { publishing.withLock { $0.hasFailed = true } }
+        throw error
+      }
+    }
     image.units.removeAll()
     try finishRequest()
+    return result
   }
 
   /// Publishes everything and clears the format's marks. The writer takes no request afterwards.
@@ -242,7 +265,12 @@ package final class DiskWriter: Sendable {
     if allocation.cipher == 0, isWhole || allocation.fill == .readsZero {
       return try store.write(payload, at: allocation.offset + UInt64(head))
     }
-    var buffer = AlignedBuffer(byteCount: Int(allocation.byteCount), zeroed: true)
+    var byteCount = allocation.byteCount
+    if allocation.store > 0, allocation.range.upperBound > map.byteCount {
+      // A file of guest bytes alone ends where the disk ends; ciphers want whole sectors.
+      byteCount = (map.byteCount - allocation.start).dividedRoundingUp(by: 512) * 512
+    }
+    var buffer = AlignedBuffer(byteCount: Int(byteCount), zeroed: true)
     try buffer.withMutableBytes { bytes throws(ImageError) in
       if allocation.fill == .guestBytes {
         let tail = head + payload.byteCount
@@ -269,7 +297,7 @@ package final class DiskWriter: Sendable {
   }
 
   /// Writes zeros as data, leaving alone what reads as zeros already.
-  private func writeZeros(_ range: Range<UInt64>) throws(ImageError) {
+  func writeZeros(_ range: Range<UInt64>) throws(ImageError) {
     guard !range.isEmpty else { return }
     let zeros = [UInt8](repeating: 0, count: Int(min(Self.maximumStepByteCount, range.upperBound - range.lowerBound)))
     var walk = ChainWalk(image.layers)
@@ -301,15 +329,19 @@ package final class DiskWriter: Sendable {
 
   // MARK: Order
 
-  private func prepare() throws(ImageError) {
+  func prepare() throws(ImageError) {
     try publishing.withLock { state throws(ImageError) in
-      guard !state.hasFailed else {
-        throw ImageError(.io, "an earlier write failed; the image takes no more", file: image.name)
-      }
+      try checkFailure(state)
       precondition(!state.isClosed, "a closed writer was used")
       guard !state.isPrepared else { return }
       try map.prepareToWrite(isUnsafe ? {} : barrier)
       state.isPrepared = true
+    }
+  }
+
+  private func checkFailure(_ state: Publishing) throws(ImageError) {
+    guard !state.hasFailed else {
+      throw ImageError(.io, "an earlier write failed; the image takes no more", file: image.name)
     }
   }
 
@@ -319,6 +351,7 @@ package final class DiskWriter: Sendable {
 
   private func publish() throws(ImageError) {
     try publishing.withLock { state throws(ImageError) in
+      try checkFailure(state)
       do throws(ImageError) {
         try map.publish(isUnsafe ? {} : barrier)
       } catch {
@@ -330,11 +363,11 @@ package final class DiskWriter: Sendable {
     image.units.removeAll()
   }
 
-  private func barrier() throws(ImageError) {
+  func barrier() throws(ImageError) {
     for store in map.stores where store.isWritable { try store.flush() }
   }
 
-  private func exclusively<R>(_ range: Range<UInt64>, _ body: () throws(ImageError) -> R) throws(ImageError) -> R {
+  func exclusively<R>(_ range: Range<UInt64>, _ body: () throws(ImageError) -> R) throws(ImageError) -> R {
     let hold = ranges.acquire(range, exclusive: true)
     defer { ranges.release(hold) }
     return try body()

@@ -2,7 +2,7 @@ package import SystemPackage
 
 /// A format of which new images can be made.
 package protocol CreatableFormat: ImageFormat {
-  /// The options that `-o` takes, in the order in which `-o help` lists them.
+  /// The options that `-o` takes, in the order in which the line about a new image shows them.
   static var creationOptions: [CreationOption] { get }
 
   /// Writes an empty image into an empty store. Everything is checked before the first write.
@@ -10,7 +10,11 @@ package protocol CreatableFormat: ImageFormat {
   static func create(in store: any ByteStore, _ request: CreationRequest) throws(ImageError)
 
   /// Bytes that an image file takes for a disk with `dataByteCount` bytes of data, and when all of it is allocated.
+  /// - Parameter dataByteCount: counted in whole `measuringUnit`s.
   static func measure(_ request: CreationRequest, dataByteCount: UInt64) throws(ImageError) -> ImageMeasurement
+
+  /// Guest bytes that take space together.
+  static func measuringUnit(_ request: CreationRequest) throws(ImageError) -> UInt64
 }
 
 /// One option of `-o`.
@@ -19,11 +23,23 @@ package struct CreationOption: Sendable {
   package var name: String
   package var kind: Kind
   package var help: String
+  /// The value that is shown where none is given; nil where the option is then not shown.
+  package var shownDefault: String?
+  /// A hint for the file system that holds the image: accepted, and of no effect on the image.
+  package var isForFileSystem: Bool
+  /// Not an option of QEMU's programs.
+  package var isOwn: Bool
 
-  package init(_ name: String, _ kind: Kind, _ help: String) {
+  package init(
+    _ name: String, _ kind: Kind, _ help: String, shownDefault: String? = nil, isForFileSystem: Bool = false,
+    isOwn: Bool = false
+  ) {
     self.name = name
     self.kind = kind
     self.help = help
+    self.shownDefault = shownDefault
+    self.isForFileSystem = isForFileSystem
+    self.isOwn = isOwn
   }
 }
 

@@ -72,12 +72,21 @@ extension LUKSHeader {
   /// Unit that slots and payload are aligned to, in sectors.
   private static let alignmentSectors = 8  // QEMU's; cryptsetup uses more
 
+  /// Bytes of a new volume's header with all its key slots, as `create` lays them out.
+  package static func areaByteCount(_ suite: SectorCipherSuite) -> UInt64 {
+    UInt64(alignmentSectors + slotCount * slotStride(suite)) * sectorByteCount
+  }
+
+  /// Sectors from one slot's key material to the next one's.
+  private static func slotStride(_ suite: SectorCipherSuite) -> Int {
+    (materialByteCount(keyByteCount: suite.keyByteCount) / 512 + alignmentSectors - 1) / alignmentSectors
+      * alignmentSectors
+  }
+
   /// A new volume with a random key and one passphrase, laid out as QEMU does.
   package static func create(_ creation: LUKSCreation, passphrase: [UInt8]) throws(ImageError) -> NewLUKSVolume {
     let key = try newKey(creation.suite)
-    let stride =
-      (materialByteCount(keyByteCount: creation.suite.keyByteCount) / 512 + alignmentSectors - 1) / alignmentSectors
-      * alignmentSectors
+    let stride = slotStride(creation.suite)
     var header = LUKSHeader(
       suite: creation.suite, modeText: creation.suite.luksMode, hash: creation.hash,
       payloadSector: UInt32(alignmentSectors + slotCount * stride), keyDigest: [],

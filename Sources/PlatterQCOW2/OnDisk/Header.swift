@@ -7,6 +7,8 @@ package struct Header: Sendable, Equatable {
   package static let magic: UInt32 = 0x5146_49fb
   package static let version2ByteCount = 72
   package static let version3MinimumByteCount = 104
+  /// What new images have: with the compression type, padded to 8.
+  package static let version3ByteCount: UInt32 = 112
   package static let maximumL1EntryCount: UInt32 = 4_194_304  // QEMU's: a table of 32 MiB
   package static let maximumRefcountTableByteCount: UInt64 = 8 << 20  // QEMU's
   package static let maximumSnapshotCount: UInt32 = 65_536  // QEMU's

@@ -69,6 +69,13 @@ package struct SnapshotRecord: Sendable, Equatable {
     return records
   }
 
+  /// Bytes of the whole table as it lies in the file.
+  static func tableByteCount(_ store: any ByteStore, _ header: Header) throws(ImageError) -> UInt64 {
+    var reader = WindowReader(store, "snapshot table", start: header.snapshotTableOffset)
+    for index in 0..<Int(header.snapshotCount) { _ = try SnapshotRecord(parsing: &reader, index) }
+    return reader.consumedByteCount
+  }
+
   private init(parsing reader: inout WindowReader, _ index: Int) throws(ImageError) {
     let fixed = try reader.next(Self.fixedByteCount)
     let bytes = fixed.rawBytes

@@ -24,12 +24,17 @@ struct OverlapGuard {
 
   mutating func add(_ kind: Kind, at offset: UInt64, byteCount: UInt64) {
     guard byteCount > 0 else { return }
-    ranges.append((offset..<offset + byteCount, kind))
+    ranges.append((offset..<(offset.adding(byteCount) ?? .max), kind))
   }
 
   mutating func add(_ kind: Kind, clusterAt offset: UInt64) { clusters[offset / clusterByteCount] = kind }
 
   mutating func remove(clusterAt offset: UInt64) { clusters[offset / clusterByteCount] = nil }
+
+  /// Forgets all single clusters of a kind.
+  mutating func removeClusters(_ kind: Kind) {
+    for (cluster, present) in clusters where present == kind { clusters[cluster] = nil }
+  }
 
   mutating func remove(_ kind: Kind) { ranges.removeAll { $0.kind == kind } }
 

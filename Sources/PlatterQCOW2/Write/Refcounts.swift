@@ -34,6 +34,8 @@ struct Refcounts {
   private(set) var newBlocks: Set<UInt64> = []
   /// References that are gone in memory, host cluster by host cluster; subtracted by `subtractDropped`.
   private(set) var dropped: [UInt64] = []
+  /// Set when the table was left between two places: nothing may be published then.
+  private(set) var damage: ImageError?
   /// No free cluster lies before this one.
   private var searchStart: UInt64 = 0
   /// First cluster behind everything that was ever handed out and behind the end of the file at opening: such clusters
@@ -158,6 +160,19 @@ struct Refcounts {
     let first: UInt64
     if let free = try firstFree(store) { first = free } else { first = try freshCluster(store) }
     var end = first
+    do throws(ImageError) {
+      try extendRow(from: first, wanted, &end, store)
+    } catch {
+      for cluster in first..<end { drop(cluster) }
+      throw error
+    }
+    searchStart = end
+    return first..<end
+  }
+
+  private mutating func extendRow(
+    from first: UInt64, _ wanted: UInt64, _ end: inout UInt64, _ store: any ByteStore
+  ) throws(ImageError) {
     while true {
       try set(1, of: end, store)
       end += 1
@@ -169,8 +184,6 @@ struct Refcounts {
       let present = try count(of: end, store)
       guard present == 0 else { break }
     }
-    searchStart = end
-    return first..<end
   }
 
   /// The first free cluster before the fresh ones, or nil.
@@ -259,7 +272,14 @@ struct Refcounts {
     table[index] = offset
     dirtyTableEntries.insert(index)
     newBlocks.insert(offset)
-    try set(1, of: cluster, store)
+    do throws(ImageError) {
+      try set(1, of: cluster, store)
+    } catch {
+      // A block that nobody counts must not be named.
+      table[index] = 0
+      newBlocks.remove(offset)
+      throw error
+    }
   }
 
   /// Moves the table to a larger place, in memory; the disk follows in `publish`.
@@ -276,12 +296,18 @@ struct Refcounts {
     }
     let old = (offset: tableOffset, byteCount: tableByteCount)
     table += [UInt64](repeating: 0, count: Int(clusters * entriesPerCluster) - table.count)
-    let row = try allocateRow(clusters, store)
+    let row: Range<UInt64>
+    do throws(ImageError) {
+      row = try allocateRow(clusters, store)
+    } catch {
+      // The table in memory no longer fits its place on disk, and has no other.
+      damage = error
+      throw error
+    }
     tableOffset = row.lowerBound * clusterByteCount
-    if let movedFrom {
+    if movedFrom != nil {
       // Moved twice before a publish: the place in between was never on disk, and the first one is still to be freed.
       for cluster in old.offset / clusterByteCount..<(old.offset + old.byteCount) / clusterByteCount { drop(cluster) }
-      self.movedFrom = movedFrom
     } else {
       movedFrom = old
     }

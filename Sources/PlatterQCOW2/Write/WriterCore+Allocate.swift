@@ -6,6 +6,10 @@ extension WriterCore {
 
   /// Autoclear bits that this writer does not keep up: their owners must not trust what they guard any longer.
   mutating func prepareToWrite(_ barrier: Barrier) throws(ImageError) {
+    guard !header.incompatibleFeatures.contains(.dirty) else {
+      throw ImageError(
+        .forbidden, "the image was not closed after its last use: its refcounts must be repaired before it is written")
+    }
     if try store.byteCount() < fileByteCount { try store.resize(to: fileByteCount) }
     guard header.version >= 3 else { return }
     let kept = header.autoclearFeatures.intersection(.rawDataFile)
@@ -166,7 +170,7 @@ extension WriterCore {
     return row.lowerBound * cluster
   }
 
-  private func packedClusters(_ location: PackedLocation) -> ClosedRange<UInt64> {
+  func packedClusters(_ location: PackedLocation) -> ClosedRange<UInt64> {
     location.offset / clusterByteCount...(location.offset + location.byteCount - 1) / clusterByteCount
   }
 
@@ -190,8 +194,18 @@ extension WriterCore {
     for offset in stride(from: 0, to: allocation.byteCount, by: Int(clusterByteCount)) {
       let guest = allocation.start + offset
       let host = allocation.offset + offset
-      let old = try entry(of: guest).word
-      try setEntry(of: guest, host | L2Entry.copied)
+      let old: UInt64
+      do throws(ImageError) {
+        old = try entry(of: guest).word
+        try setEntry(of: guest, host | L2Entry.copied)
+      } catch {
+        var rest = allocation
+        rest.start = guest
+        rest.offset = host
+        rest.byteCount -= offset
+        abandon(rest)
+        throw error
+      }
       try dropReferences(old, replacedBy: host)
     }
   }

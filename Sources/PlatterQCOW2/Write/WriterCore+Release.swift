@@ -3,10 +3,14 @@ import PlatterCore
 extension WriterCore {
   /// Makes whole map units read as zeros or as the backing image again.
   mutating func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
-    if let damage { throw damage }
-    guard header.version >= 3 || !needsZeroFlag(result) else { return try releaseWithoutZeroFlag(range, result) }
+    guard header.version >= 3 || result == .absent else { return try releaseWithoutZeroFlag(range, result) }
     // A raw data file is a disk of its own: what the table says, its bytes must say too.
-    if isDataFileRaw, result != .absent { return .cannot }
+    guard !isDataFileRaw else { return .cannot }
+    return try releaseUnits(range, as: result)
+  }
+
+  mutating func releaseUnits(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
+    if let damage { throw damage }
     var answer = ReleaseAnswer.done
     var guest = range.lowerBound
     while guest < range.upperBound {
@@ -25,14 +29,6 @@ extension WriterCore {
       guest = end
     }
     return answer
-  }
-
-  private func needsZeroFlag(_ result: Release) -> Bool {
-    switch result {
-    case .zero, .zeroKeepingSpace: true
-    case .discard: hasBacking
-    case .absent: false
-    }
   }
 
   /// Version 2 cannot say zero. Without a backing image what is absent already is zero, and anything can be made absent.

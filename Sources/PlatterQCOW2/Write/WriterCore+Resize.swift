@@ -1,7 +1,8 @@
 import PlatterCore
 
 extension WriterCore {
-  /// Changes the disk's size; the engine makes new bytes read as zeros where a backing image would show through.
+  /// Changes the disk's size in memory; the next publish writes it. Until then the engine makes new bytes read as zeros
+  /// where old content or a backing image would show through.
   mutating func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
     guard byteCount <= UInt64(Int64.max) else { throw .invalidArgument("a disk of \(byteCount) bytes is too large") }
     guard header.version >= 3 || header.snapshotCount == 0 else {
@@ -10,15 +11,11 @@ extension WriterCore {
     let old = header.virtualByteCount
     if byteCount < old {
       let start = byteCount.dividedRoundingUp(by: clusterByteCount) * clusterByteCount
-      if start < old { _ = try release(start..<old, as: .absent) }
-      try publish(barrier)
+      if start < old { _ = try releaseUnits(start..<old, as: .absent) }
     } else {
       try growL1(toCover: byteCount, barrier)
     }
     header.virtualByteCount = byteCount
-    try barrier()
-    try store.write(Words.encode([byteCount]).rawBytes, at: 24)
-    try barrier()
   }
 
   /// Moves the L1 table to a larger place: new table, barrier, header, barrier, then the old place is free.
@@ -46,8 +43,11 @@ extension WriterCore {
     try barrier()
     overlaps.remove(.l1Table)
     overlaps.add(.l1Table, at: header.l1Offset, byteCount: wanted * 8)
-    for cluster in oldRange.lowerBound / clusterByteCount...(oldRange.upperBound - 1) / clusterByteCount {
-      refcounts.drop(cluster)
+    // A disk of no bytes has no table to give back.
+    if !oldRange.isEmpty {
+      for cluster in oldRange.lowerBound / clusterByteCount...(oldRange.upperBound - 1) / clusterByteCount {
+        refcounts.drop(cluster)
+      }
     }
     try publish(barrier)
   }

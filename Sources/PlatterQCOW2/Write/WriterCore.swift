@@ -22,6 +22,8 @@ struct WriterCore {
   var extensions: HeaderExtensions
   let geometry: Geometry
   let store: any ByteStore
+  /// The external data file, where there is one.
+  let dataFile: (any ByteStore)?
   let hasDataFile: Bool
   let isDataFileRaw: Bool
   let hasBacking: Bool
@@ -33,19 +35,27 @@ struct WriterCore {
   /// L2 tables that no L1 table on disk names yet: their words belong to stage A.
   var newTables: Set<UInt64> = []
   var overlaps: OverlapGuard
+  /// The table of snapshots, as it is on disk.
+  var snapshots: [SnapshotRecord]
+  /// The directory of bitmaps, where it can be trusted.
+  var bitmaps: [BitmapRecord]
   /// Where the next packed cluster may start: the first free byte behind the last one.
   var packedEnd: UInt64?
   /// Physical length of the file, which always covers every cluster in use.
   var fileByteCount: UInt64
+  /// The disk's size as the header on disk has it; `header` is ahead of it until the next publish.
+  var byteCountOnDisk: UInt64
   /// Why no more writes are taken, once damage was found.
   var damage: ImageError?
 
   init(_ volume: Volume) throws(ImageError) {
     header = volume.header
+    byteCountOnDisk = volume.header.virtualByteCount
     extensions = volume.extensions
     geometry = volume.geometry
     store = volume.file
     hasDataFile = volume.header.hasDataFile
+    dataFile = volume.stores.count > 1 ? volume.stores[1] : nil
     isDataFileRaw = volume.header.autoclearFeatures.contains(.rawDataFile)
     hasBacking = volume.backing != nil
     isEncrypted = volume.header.encryption != .none
@@ -58,12 +68,12 @@ struct WriterCore {
       try store.readFully("L1 table", at: header.l1Offset, count: Int(header.l1EntryCount) * 8))
     l2 = WordCache(capacity: Int(Self.l2CacheByteCount / volume.geometry.sliceByteCount))
     overlaps = OverlapGuard(clusterByteCount: cluster)
+    snapshots = volume.snapshots
+    bitmaps = volume.bitmaps
     addFixedMetadata()
+    addSnapshotMetadata()
     for index in l1.indices { try addTable(index) }
     for block in refcounts.blockOffsets { overlaps.add(.refcountBlock, clusterAt: block) }
-    for snapshot in volume.snapshots {
-      overlaps.add(.snapshotL1Table, at: snapshot.l1Offset, byteCount: UInt64(snapshot.l1EntryCount) * 8)
-    }
   }
 
   var clusterByteCount: UInt64 { geometry.clusterByteCount }
@@ -72,7 +82,6 @@ struct WriterCore {
     overlaps.add(.header, at: 0, byteCount: clusterByteCount)
     overlaps.add(.l1Table, at: header.l1Offset, byteCount: UInt64(l1.count) * 8)
     overlaps.add(.refcountTable, at: header.refcountTableOffset, byteCount: refcounts.tableByteCount)
-    if header.snapshotCount > 0 { overlaps.add(.snapshotTable, at: header.snapshotTableOffset, byteCount: 8) }
   }
 
   private mutating func addTable(_ index: Int) throws(ImageError) {
@@ -105,14 +114,24 @@ struct WriterCore {
   mutating func allocate(_ wanted: UInt64) throws(ImageError) -> (clusters: Range<UInt64>, isFresh: Bool) {
     let freshStart = refcounts.freshStart
     let row = try refcounts.allocate(wanted, store)
-    try claim(row)
+    try claimOrDrop(row)
     return (row, row.lowerBound >= freshStart)
   }
 
   mutating func allocateRow(_ count: UInt64) throws(ImageError) -> Range<UInt64> {
     let row = try refcounts.allocateRow(count, store)
-    try claim(row)
+    try claimOrDrop(row)
     return row
+  }
+
+  /// `claim`; clusters that cannot be claimed are given back.
+  private mutating func claimOrDrop(_ clusters: Range<UInt64>) throws(ImageError) {
+    do throws(ImageError) {
+      try claim(clusters)
+    } catch {
+      for cluster in clusters { refcounts.drop(cluster) }
+      throw error
+    }
   }
 
   /// Checks newly taken clusters against all metadata and grows the file over them.
@@ -125,8 +144,10 @@ struct WriterCore {
     if range.upperBound > fileByteCount {
       let step = max(Self.growthByteCount, clusterByteCount)
       let wanted = range.upperBound.dividedRoundingUp(by: step) * step
-      try store.resize(to: wanted)
-      fileByteCount = wanted
+      // Refcount blocks may have made the file longer than this already.
+      let present = try store.byteCount()
+      if wanted > present { try store.resize(to: wanted) }
+      fileByteCount = max(wanted, present)
     }
   }
 
@@ -201,9 +222,9 @@ struct WriterCore {
     let table = row.lowerBound * clusterByteCount
     l2.drop(table..<table + clusterByteCount)
     if entry.tableOffset == 0 {
-      if !isFresh { try store.zero(table..<table + clusterByteCount) }
+      if !isFresh { try fillOrDrop(table) { (core) throws(ImageError) in try core.clear(table) } }
     } else {
-      try copyTable(from: entry.tableOffset, to: table)
+      try fillOrDrop(table) { (core) throws(ImageError) in try core.copyTable(from: entry.tableOffset, to: table) }
       refcounts.drop(entry.tableOffset / clusterByteCount)
       overlaps.remove(clusterAt: entry.tableOffset)
     }
@@ -212,6 +233,20 @@ struct WriterCore {
     setL1(index, to: table | L1Entry.copied)
     return table
   }
+
+  /// Fills the cluster of a new table; it is given back where that fails.
+  private mutating func fillOrDrop(_ table: UInt64, _ fill: (inout WriterCore) throws(ImageError) -> Void)
+    throws(ImageError)
+  {
+    do throws(ImageError) {
+      try fill(&self)
+    } catch {
+      refcounts.drop(table / clusterByteCount)
+      throw error
+    }
+  }
+
+  private func clear(_ table: UInt64) throws(ImageError) { try store.zero(table..<table + clusterByteCount) }
 
   private mutating func copyTable(from old: UInt64, to new: UInt64) throws(ImageError) {
     for offset in stride(from: 0, to: clusterByteCount, by: Int(geometry.sliceByteCount)) {
@@ -229,11 +264,14 @@ struct WriterCore {
 
   var isLarge: Bool { refcounts.isLarge || l2.dirtyCount >= l2.capacity / 2 }
 
-  var isDirty: Bool { refcounts.isDirty || l2.dirtyCount > 0 || dirtyL1 != nil || !refcounts.dropped.isEmpty }
+  var isDirty: Bool {
+    refcounts.isDirty || l2.dirtyCount > 0 || dirtyL1 != nil || !refcounts.dropped.isEmpty
+      || header.virtualByteCount != byteCountOnDisk
+  }
 
   mutating func publish(_ barrier: Barrier) throws(ImageError) {
+    if let damage = damage ?? refcounts.damage { throw damage }
     guard isDirty else { return }
-    if let damage { throw damage }
     try publishRefcounts(barrier)
     let new = newTables
     let cluster = clusterByteCount
@@ -245,13 +283,25 @@ struct WriterCore {
       dirtyL1 = nil
     }
     newTables = []
+    try publishByteCount(barrier)
     guard !refcounts.dropped.isEmpty else { return }
     try barrier()
     try subtractDropped()
   }
 
+  /// A new size is on disk after everything that makes new bytes read as zeros.
+  private mutating func publishByteCount(_ barrier: Barrier) throws(ImageError) {
+    guard header.virtualByteCount != byteCountOnDisk else { return }
+    try barrier()
+    try store.write(Words.encode([header.virtualByteCount]).rawBytes, at: 24)
+    try barrier()
+    byteCountOnDisk = header.virtualByteCount
+    // A raw data file is as long as the disk.
+    if isDataFileRaw { try dataFile?.resize(to: byteCountOnDisk) }
+  }
+
   /// Raises counts on disk: blocks, then the table that names new ones, then the header that names a new table.
-  private mutating func publishRefcounts(_ barrier: Barrier) throws(ImageError) {
+  mutating func publishRefcounts(_ barrier: Barrier) throws(ImageError) {
     guard refcounts.isDirty else { return }
     for block in refcounts.newBlocks { overlaps.add(.refcountBlock, clusterAt: block) }
     try refcounts.writeBlocks(store)
@@ -288,7 +338,7 @@ struct WriterCore {
   mutating func close(_ barrier: Barrier) throws(ImageError) {
     try publish(barrier)
     try refcounts.writeBlocks(store)
-    let end = min(refcounts.freshStart * clusterByteCount, fileByteCount)
+    let end = refcounts.freshStart * clusterByteCount
     if end < (try store.byteCount()) { try store.resize(to: end) }
     try barrier()
   }

@@ -34,7 +34,11 @@ package enum ConvertVerb: Verb {
     ] + SharedOptions.opening
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
-    if try TargetFormat.writeHelp(call) { return 0 }
+    if try TargetFormat.writeHelp(
+      call, call.options.value("O") ?? "raw", isForFile: !call.options.operands.isEmpty)
+    {
+      return 0
+    }
     let request = try ConvertRequest(call)
     let progress = ProgressDisplay(try call.progressForm(), toStandardError: request.isStream)
     let sources = try request.openSources(call)
@@ -93,7 +97,7 @@ private struct ConvertRequest {
     copy.flushes = cache.flushes
     copy.isDirect = cache.isDirect
     try Self.checkTarget(options)
-    if try TargetFormat.checkRawOptions(options.values("o")) { copy.sparseByteCount = 0 }
+    if try Self.reservesRawSpace(options.values("o")) { copy.sparseByteCount = 0 }
     // One worker, so that what waits for the rate is all there is.
     if bytesPerSecond != nil { copy.workerCount = 1 }
     copyOptions = copy
@@ -118,6 +122,15 @@ private struct ConvertRequest {
     copy.workerCount = count
   }
 
+  /// The options of a raw target: whether space for all of it is to be reserved.
+  private static func reservesRawSpace(_ lists: [String]) throws(Failure) -> Bool {
+    let options = try TargetFormat.options(lists)
+    for name in options.keys.sorted() where !["size", "preallocation"].contains(name) {
+      throw Failure("Invalid parameter '\(name)'")
+    }
+    return false
+  }
+
   private static func checkTarget(_ options: ParsedOptions) throws(Failure) {
     if options.has("target-is-zero"), !options.has("n") {
       throw Failure("--target-is-zero requires use of -n flag")
@@ -127,7 +140,7 @@ private struct ConvertRequest {
     }
     if options.has("C"), options.has("S") { throw Failure("Cannot enable copy offloading when -S is used") }
     if options.has("C"), options.has("salvage") { throw Failure("Cannot use copy offloading in salvaging mode") }
-    try TargetFormat.requireRaw(options.value("O") ?? "raw")
+    guard (options.value("O") ?? "raw") == "raw" else { throw Failure("not supported yet by platter") }
     if options.has("c") { throw Failure("Compression not supported for this file format") }
     if options.has("B") { throw Failure("Backing file not supported for file format 'raw'") }
     if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }

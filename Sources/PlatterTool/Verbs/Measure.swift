@@ -27,86 +27,65 @@ package enum MeasureVerb: Verb {
     guard size != nil || !operands.isEmpty else {
       throw Failure("Either --size N or one filename must be specified.")
     }
-    try TargetFormat.requireRaw(call.options.value("O") ?? "raw")
-    do throws(Failure) {
-      try TargetFormat.checkRawOptions(call.options.values("o"))
+    let formatName = call.options.value("O") ?? "raw"
+    if try TargetFormat.writeHelp(call, formatName, isForFile: false) { return 0 }
+    let format = try target(formatName)
+    let options = try options(call, format)
+    let source = size == nil ? try open(operands[0], call) : nil
+    var request = CreationRequest(byteCount: size ?? 0, options: options)
+    request.secret = try call.openOptions(formatKey: "f").secrets
+    do throws(ImageError) {
+      write(try Measure(source: source, format: format, request: request).run(), isJSON: isJSON, to: call.output)
     } catch {
-      var failure = error
-      failure.sentences.append("Invalid options for file format 'raw'")
-      throw failure
+      throw Failure(error)
     }
-    let byteCount = if let size { size } else { try diskByteCount(operands[0], call) }
-    write(Measurement.raw(byteCount: byteCount), isJSON: isJSON, to: call.output)
     return 0
   }
 
-  private static func diskByteCount(_ operand: Argument, _ call: Invocation) throws(Failure) -> UInt64 {
+  private static func target(_ name: String) throws(Failure) -> any CreatableFormat.Type {
+    do throws(Failure) {
+      return try TargetFormat.named(name)
+    } catch {
+      guard SupportedFormats.names.contains(name) else { throw error }
+      throw Failure("Block driver '\(name)' does not support size measurement")
+    }
+  }
+
+  private static func options(_ call: Invocation, _ format: any CreatableFormat.Type) throws(Failure)
+    -> [String: String]
+  {
+    var options = try TargetFormat.options(call.options.values("o"))
+    options["size"] = nil
+    for name in options.keys.sorted() where !format.creationOptions.contains(where: { $0.name == name }) {
+      var failure = Failure("Invalid parameter '\(name)'")
+      failure.sentences.append("Invalid options for file format '\(format.name)'")
+      throw failure
+    }
+    return options
+  }
+
+  private static func open(_ operand: Argument, _ call: Invocation) throws(Failure) -> DiskImage {
     let source = try call.source(operand)
     try call.checkFormatOptions(["f"])
     var options = try call.openOptions(formatKey: "f")
     options.snapshot = try call.options.value("l").map(SnapshotParameter.name)
-    return try call.open(source, options).byteCount
+    return try call.open(source, options)
   }
 
-  private static func write(_ measurement: Measurement, isJSON: Bool, to output: Output) {
+  private static func write(_ measurement: ImageMeasurement, isJSON: Bool, to output: Output) {
     if isJSON {
-      JSONWriter.write(
-        ["required": .unsigned(measurement.required), "fully-allocated": .unsigned(measurement.fullyAllocated)],
-        to: output)
+      var members: [Property.Member] = []
+      if let bitmaps = measurement.bitmaps { members.append(.init("bitmaps", .unsigned(bitmaps))) }
+      members.append(.init("required", .unsigned(measurement.required)))
+      members.append(.init("fully-allocated", .unsigned(measurement.fullyAllocated)))
+      JSONWriter.write(.object(members), to: output)
       output.write("\n" as StaticString)
     } else {
       output.write(line: "required size: \(measurement.required)")
       output.write(line: "fully allocated size: \(measurement.fullyAllocated)")
+      if let bitmaps = measurement.bitmaps { output.write(line: "bitmaps size: \(bitmaps)") }
     }
   }
-}
-
-/// What `-O` and `-o` may say today.
-package enum TargetFormat {
-  /// - Throws: for a name that nobody knows, and for a format that cannot be written yet.
-  package static func requireRaw(_ name: String) throws(Failure) {
-    guard name != "raw" else { return }
-    guard SupportedFormats.names.contains(name) || SupportedFormats.planned.contains(name) else {
-      throw Failure("Unknown file format '\(name)'")
-    }
-    throw Failure("not supported yet by platter: writing the format '\(name)'")
-  }
-
-  /// Prints the options of the target's format where `-o help` asks for them. Returns whether it did.
-  package static func writeHelp(_ call: Invocation) throws(Failure) -> Bool {
-    guard call.options.values("o").contains(where: { OptionString.parse($0).contains { $0.key == "help" } }) else {
-      return false
-    }
-    try requireRaw(call.options.value("O") ?? "raw")
-    call.output.write(line: "Supported options:")
-    call.output.write(line: "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)")
-    call.output.write(line: "  size=<size>            - Virtual disk size")
-    return true
-  }
-
-  /// The options of a raw target. Returns whether space for all of it is to be reserved.
-  @discardableResult
-  package static func checkRawOptions(_ lists: [String]) throws(Failure) -> Bool {
-    var reserves = false
-    for pair in lists.flatMap(OptionString.parse) {
-      switch (pair.key, pair.value) {
-      case ("size", let size?): _ = try SizeText.option(size, named: "image size")
-      case ("preallocation", "off"?): reserves = false
-      case ("preallocation", "falloc"?), ("preallocation", "full"?): reserves = true
-      case ("preallocation", let other?):
-        throw Failure("invalid parameter value: \(other)")
-      default:
-        throw Failure("Invalid parameter '\(pair.key)'")
-      }
-    }
-    return reserves
-  }
-}
-
-/// The names of formats that this version opens.
-package enum SupportedFormats {
-  package static var names: [String] { Formats.all.map { $0.name }.sorted() }
-  package static let planned: Set<String> = ["qcow2", "qed", "vmdk", "vhdx", "dmg", "luks"]
 }
 
 /// The value of `-l`: a snapshot's id or name, or `snapshot.id=…,snapshot.name=…`.

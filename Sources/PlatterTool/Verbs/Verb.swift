@@ -15,13 +15,13 @@ package protocol Verb: Sendable {
 /// All verbs: those that work, and the names of qemu-img's that do not yet.
 package enum Verbs {
   package static let all: [any Verb.Type] = [
-    CheckVerb.self, ChecksumVerb.self, CompareVerb.self, ConvertVerb.self, InfoVerb.self, InspectVerb.self,
-    IOProgram.self, MapVerb.self, MeasureVerb.self,
+    ChecksumVerb.self, CheckVerb.self, CompareVerb.self, ConvertVerb.self, CreateVerb.self, InfoVerb.self,
+    InspectVerb.self, IOProgram.self, MapVerb.self, MeasureVerb.self,
   ]
 
   /// Verbs of qemu-img that this version does not have.
   package static let missing: Set<String> = [
-    "amend", "bench", "bitmap", "commit", "create", "dd", "rebase", "resize", "snapshot",
+    "amend", "bench", "bitmap", "commit", "dd", "rebase", "resize", "snapshot",
   ]
 
   /// The table of a verb as it holds under a name of the program.

@@ -1,0 +1,33 @@
+package import PlatterCore
+
+extension QCOW2 {
+  package static func measuringUnit(_ request: CreationRequest) throws(ImageError) -> UInt64 {
+    try NewImage(request).clusterByteCount
+  }
+
+  /// As qemu-img counts: every L2 table that the disk can need, and refcounts for all of it.
+  package static func measure(_ request: CreationRequest, dataByteCount: UInt64) throws(ImageError)
+    -> ImageMeasurement
+  {
+    let image = try NewImage(request)
+    let header = ImageMaker.header(image)
+    // Checks that there can be such an image at all.
+    _ = try NewLayout(image, header)
+    let cluster = image.clusterByteCount
+    let geometry = Geometry(header)
+    guard let size = image.byteCount.roundedUp(toMultipleOf: cluster), size <= 1 << 62 else {
+      throw .invalidArgument("a disk of \(image.byteCount) bytes is too large to be measured")
+    }
+    let entries = (size / cluster).dividedRoundingUp(by: geometry.l2EntryCount) * geometry.l2EntryCount
+    let tables = entries / geometry.l2EntryCount
+    let l1Entries = tables.dividedRoundingUp(by: cluster / 8) * (cluster / 8)
+    let tableClusters = 1 + tables + l1Entries * 8 / cluster
+    let counts = NewLayout.refcounts(
+      tableClusters + size / cluster, cluster, countsPerBlock: RefcountGeometry(header).countsPerBlock)
+    let crypto = image.cryptoByteCount.dividedRoundingUp(by: cluster)
+    let metadata = (tableClusters + counts.table + counts.blocks + crypto) * cluster
+    let isReserved = image.preallocation == .falloc || image.preallocation == .full
+    return ImageMeasurement(
+      required: metadata + (isReserved ? size : min(dataByteCount, size)), fullyAllocated: metadata + size)
+  }
+}

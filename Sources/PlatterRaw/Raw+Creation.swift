@@ -1,0 +1,58 @@
+package import PlatterCore
+
+extension Raw: CreatableFormat {
+  package static let creationOptions: [CreationOption] = [
+    CreationOption("size", .size, "Virtual disk size"),
+    CreationOption(
+      "preallocation", .text, "Preallocation mode (allowed values: off, falloc, full)", isForFileSystem: true),
+    CreationOption("nocow", .flag, "Turn off copy-on-write (valid only on btrfs)", isForFileSystem: true),
+    CreationOption(
+      "extent_size_hint", .size, "Extent size hint for the image file, 0 to disable", isForFileSystem: true),
+  ]
+
+  private enum Preallocation: String { case off, falloc, full }
+
+  private static func check(_ request: CreationRequest) throws(ImageError) -> (UInt64, Preallocation) {
+    try request.checkNames(creationOptions)
+    _ = try request.flag("nocow")
+    _ = try request.size("extent_size_hint")
+    let text = request.text("preallocation") ?? "off"
+    guard let preallocation = Preallocation(rawValue: text) else {
+      throw .invalidArgument("invalid parameter value: \(text)")
+    }
+    // The unit that guests are given is a sector.
+    guard let byteCount = request.byteCount.roundedUp(toMultipleOf: 512), byteCount <= UInt64(Int64.max) else {
+      throw .invalidArgument("the disk's size \(request.byteCount) is larger than any file can be")
+    }
+    return (byteCount, preallocation)
+  }
+
+  package static func create(in store: any ByteStore, _ request: CreationRequest) throws(ImageError) {
+    let (byteCount, preallocation) = try check(request)
+    try naming(store.name) { () throws(ImageError) in
+      try store.resize(to: byteCount)
+      switch preallocation {
+      case .off: return
+      case .falloc: try store.allocate(0..<byteCount)
+      case .full:
+        let zeros = [UInt8](repeating: 0, count: 1 << 20)
+        var offset: UInt64 = 0
+        while offset < byteCount {
+          let count = Int(min(UInt64(zeros.count), byteCount - offset))
+          try store.write(zeros.rawBytes.extracting(0..<count), at: offset)
+          offset += UInt64(count)
+        }
+      }
+    }
+  }
+
+  package static func measuringUnit(_ request: CreationRequest) throws(ImageError) -> UInt64 { 1 }
+
+  /// The file is the disk, holes or not.
+  package static func measure(_ request: CreationRequest, dataByteCount: UInt64) throws(ImageError)
+    -> ImageMeasurement
+  {
+    let (byteCount, _) = try check(request)
+    return ImageMeasurement(required: byteCount, fullyAllocated: byteCount)
+  }
+}
