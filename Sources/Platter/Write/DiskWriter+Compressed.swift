@@ -20,15 +20,19 @@ extension DiskWriter {
     guard offset % unit == 0, offset <= map.byteCount, UInt64(bytes.byteCount) <= map.byteCount - offset,
       UInt64(bytes.byteCount) % unit == 0 || offset + UInt64(bytes.byteCount) == map.byteCount
     else { throw ImageError(.invalidArgument, "a compressed write takes whole clusters", file: image.name) }
-    let packer = UnitPacker(codec)
+    // The window that every reader of qcow2 has.
+    let packer = UnitPacker(codec == .zstd ? .zstd(level: 2) : .deflate(level: 1, window: .fourKiB))
+    var plain = AlignedBuffer(byteCount: Int(unit))
+    var packedBuffer = AlignedBuffer(byteCount: Int(unit))
     var done = 0
     while done < bytes.byteCount {
       let count = min(Int(unit), bytes.byteCount - done)
       let position = offset + UInt64(done)
       try refuseAllocated(position..<position + UInt64(count))
       let part = bytes.extracting(done..<done + count)
-      if let packed = packer.pack(part, unitByteCount: Int(unit)) {
-        guard try writePacked(packed.rawBytes, unitStart: position) else {
+      if let packedByteCount = Self.pack(part, packer, &plain, &packedBuffer) {
+        let packed = packedBuffer.bytes.extracting(0..<packedByteCount)
+        guard try writePacked(packed, unitStart: position) else {
           throw ImageError(.unsupported, "the image has no compressed clusters", file: image.name)
         }
       } else {
@@ -36,6 +40,18 @@ extension DiskWriter {
       }
       done += count
     }
+  }
+
+  /// Packs a unit, its end filled with zeros before; nil where it does not get smaller.
+  private static func pack(
+    _ bytes: RawSpan, _ packer: UnitPacker, _ plain: inout AlignedBuffer, _ packed: inout AlignedBuffer
+  ) -> Int? {
+    let unit = plain.byteCount
+    plain.withMutableBytes { buffer in
+      buffer.copy(bytes, to: 0)
+      buffer.zero(bytes.byteCount..<unit)
+    }
+    return packed.withMutableBytes { buffer in packer.pack(plain.bytes, into: &buffer, 0..<unit - 1) }
   }
 
   private func refuseAllocated(_ range: Range<UInt64>) throws(ImageError) {
@@ -49,35 +65,5 @@ extension DiskWriter {
         .io, "the cluster at \(taken.start) has space already; compressed data does not replace it", file: image.name,
         errno: .ioError)
     }
-  }
-}
-
-/// Compresses units by a format's codec.
-private final class UnitPacker {
-  private let deflate: DeflateEncoder?
-  private let zstd: ZstdEncoder?
-
-  init(_ codec: PackedCodec) {
-    deflate =
-      switch codec {
-      // The window that every reader of qcow2 has.
-      case .deflate: DeflateEncoder(window: .fourKiB)
-      case .zlib: DeflateEncoder(hasZlibHeader: true)
-      default: nil
-      }
-    zstd = codec == .zstd ? ZstdEncoder() : nil
-  }
-
-  /// The packed unit, its end filled with zeros before; nil where it is not smaller than the unit.
-  func pack(_ bytes: RawSpan, unitByteCount: Int) -> [UInt8]? {
-    var unit = [UInt8](repeating: 0, count: unitByteCount)
-    unit.withMutableRawBytes { $0.copy(bytes, to: 0) }
-    var packed = [UInt8](repeating: 0, count: unitByteCount - 1)
-    let count = packed.withMutableRawBytes { output in
-      deflate?.encode(unit.rawBytes, into: &output) ?? zstd?.encode(unit.rawBytes, into: &output)
-    }
-    guard let count else { return nil }
-    packed.removeLast(packed.count - count)
-    return packed
   }
 }
