@@ -51,7 +51,8 @@ package enum Program {
         if Verbs.missing.contains(name) { throw Failure("not supported yet by platter: \(name)") }
         throw Failure("Command not found: \(name)", isUsage: true)
       }
-      let options = try ParsedOptions(name: Argument(name), words: rest, specs: Verbs.options(of: verb, program))
+      let options = try ParsedOptions(
+        name: Argument(name), words: verb.arrange(rest), specs: Verbs.options(of: verb, program))
       if options.has("help") {
         Help.write(verb, program, to: output)
         return 0
