@@ -1,4 +1,5 @@
 import PlatterCore
+import PlatterQCOW2
 import TestSupport
 
 /// Counts every reference in the bytes of an image and compares with its refcounts: what `check` does, from the
@@ -105,7 +106,9 @@ struct Audit {
   private mutating func walkBitmaps() throws {
     guard isVersion3 else { return }
     var offset = try word32(100)
-    while try word32(offset) != 0, try word32(offset) != 0x2385_2875 { offset += 8 + (try word32(offset + 4) + 7) / 8 * 8 }
+    while try word32(offset) != 0, try word32(offset) != 0x2385_2875 {
+      offset += 8 + (try word32(offset + 4) + 7) / 8 * 8
+    }
     guard try word32(offset) == 0x2385_2875 else { return }
     let count = try word32(offset + 8)
     let directory = Int(try word(offset + 24))
@@ -128,11 +131,11 @@ struct Audit {
 
   private func count(_ index: Int) throws -> Int {
     let order = isVersion3 ? try word32(96) : 4
-    let perBlock = cluster * 8 >> order
+    let perBlock = (cluster * 8) >> order
     guard index / perBlock < (try word32(56)) * cluster / 8 else { return 0 }
     let block = Int(try word(Int(try word(48)) + index / perBlock * 8))
     guard block != 0 else { return 0 }
-    let bit = index % perBlock << order
+    let bit = (index % perBlock) << order
     if order < 3 { return Int(bytes[block + bit / 8] >> UInt8(bit % 8)) & ((1 << (1 << order)) - 1) }
     return bytes[block + bit / 8..<block + bit / 8 + (1 << order) / 8].reduce(0) { $0 << 8 | Int($1) }
   }
@@ -164,11 +167,13 @@ func guestBytes(_ map: any ImageMap) throws -> [UInt8] {
   return content
 }
 
-let noBarrier: Barrier = {}
+let noBarrier: @Sendable () throws(ImageError) -> Void = {}
 
 /// Opens a store for writing.
 func writer(_ store: any ByteStore) throws -> any WritableMap {
-  guard let map = try QCOW2Opening.writable(store) as? any WritableMap else { throw ContractError("not writable") }
+  guard let map = try QCOW2.open(store, OpenContext(isWritable: true)) as? any WritableMap else {
+    throw ContractError("not writable")
+  }
   return map
 }
 
@@ -186,7 +191,7 @@ func write(_ map: any WritableMap, _ bytes: [UInt8], at offset: UInt64) throws {
       try map.stores[Int(extent.store)].write(part.rawBytes, at: extent.offset)
       position = extent.end
     } else {
-      let allocation = try map.allocate(position..<min(position + UInt64(cluster), end))
+      let allocation = try map.allocate(position..<min(position + (map.allocationUnit ?? 1), end))
       let part = Array(bytes[first..<first + Int(allocation.byteCount)])
       try map.stores[Int(allocation.store)].write(part.rawBytes, at: allocation.offset)
       try map.link(allocation)

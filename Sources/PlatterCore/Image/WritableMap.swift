@@ -115,3 +115,13 @@ package enum ReleaseAnswer: Sendable {
   /// The format cannot say it: the engine writes zeros instead (or leaves a discard undone).
   case cannot
 }
+
+/// A map whose image names its backing file in a place that can be rewritten.
+package protocol RebaseableMap: WritableMap {
+  /// Publishes everything, then names another backing file. Only the name changes: the caller has made sure that the
+  /// guest's view survives. The map is closed afterwards, not written.
+  /// - Parameters:
+  ///   - name: as the image shall record it; nil for no backing file.
+  ///   - format: what the image shall say of its format.
+  func setBacking(_ name: [UInt8]?, format: String?, _ barrier: Barrier) throws(ImageError)
+}

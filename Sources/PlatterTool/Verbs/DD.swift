@@ -23,23 +23,13 @@ package enum DDVerb: Verb {
     }
     let format = try TargetFormat.named(formatName)
     let source = try call.open(try call.source(operands.input), try call.openOptions(formatKey: "f"))
-    let range = operands.range(of: source, call)
     let target = try ImageSource(operands.output, isOptionList: false)
     guard let path = target.path else { throw Failure("the image '\(target.written)' names no file") }
-    // Sizes of disks are whole sectors.
-    let byteCount = (range.upperBound - range.lowerBound).dividedRoundingUp(by: 512) * 512
+    let copy = operands.copy(DD(source, to: path, format: format), call)
     do throws(ImageError) {
-      try Create(path, format: format, byteCount: byteCount, options: [:]).run()
+      try copy.run()
     } catch {
       throw describe(error, operands.output.text, call)
-    }
-    var openOptions = OpenOptions(format: format.name, references: call.references)
-    openOptions.isWritable = true
-    let image = try call.open(target, openOptions)
-    do throws(ImageError) {
-      try DD(source, range, to: image).run()
-    } catch {
-      throw Failure(error)
     }
     return 0
   }
@@ -60,7 +50,7 @@ private struct DDOperands {
 
   let input: Argument
   let output: Argument
-  private var blockByteCount: UInt64 = 512
+  private var blockByteCount = DD.defaultBlockByteCount
   private var count: UInt64?
   private var skip: UInt64 = 0
 
@@ -90,17 +80,14 @@ private struct DDOperands {
     self.output = output
   }
 
-  /// The bytes to be copied. A start behind the disk's end gives none, and a word about it.
-  func range(of source: DiskImage, _ call: Invocation) -> Range<UInt64> {
-    let start = skip.multiplied(by: blockByteCount) ?? .max
-    // qemu-img 7.2 counts the blocks from the disk's start on, not from where it starts to copy.
-    let countedFrom = call.program.isDropIn ? 0 : min(start, source.byteCount)
-    let length = count.map { $0.multiplied(by: blockByteCount) ?? .max } ?? .max
-    let end = min(source.byteCount, countedFrom.adding(length) ?? .max)
-    guard start <= end else {
-      call.messages.error("\(input.text): cannot skip to specified offset")
-      return end..<end
-    }
-    return start..<end
+  /// The copy that is asked for. A start behind the disk's end gives an empty one, and a word about it.
+  func copy(_ base: DD, _ call: Invocation) -> DD {
+    var copy = base
+    copy.blockByteCount = blockByteCount
+    copy.skip = skip
+    // qemu-img 7.2 counts the blocks from the disk's start on; everybody else from where the copy starts.
+    copy.count = call.program.isDropIn ? count : count.map { $0.adding(skip) ?? .max }
+    if copy.skipsPastEnd { call.messages.error("\(input.text): cannot skip to specified offset") }
+    return copy
   }
 }
