@@ -1,12 +1,11 @@
 import Platter
 import PlatterCore
 import PlatterQCOW2
-import PlatterRaw
 import SystemPackage
 import TestSupport
 import Testing
 
-/// Commit, rebase, resize and dd on files, beside what the disks held before.
+/// Commit, rebase and resize on files, beside what the disks held before.
 @Suite("Operations that write disks") struct OperationTests {
   private let scratch: ScratchDirectory
 
@@ -159,25 +158,5 @@ import Testing
     try Resize(open("top"), .to(30 * 4096)).run()
     #expect(try content("top") == before + [UInt8](repeating: 0, count: 30 * 4096 - before.count))
     try expectSound("top")
-  }
-
-  @Test(
-    "dd copies blocks, as qemu-img counts them",
-    arguments: [(nil, 0), (3, 0), (3, 1), (nil, 5), (2, 5), (nil, 1000)] as [(UInt64?, UInt64)])
-  func dd(count: UInt64?, skip: UInt64) throws {
-    try make("disk", 1, clusters: 20, seed: 9)
-    let all = try content("disk")
-    for format in [Raw.self, QCOW2.self] as [any CreatableFormat.Type] {
-      var dd = DD(try open("disk", writable: false), to: scratch.file("copy"), format: format)
-      dd.blockByteCount = 5000
-      dd.count = count
-      dd.skip = skip
-      try dd.run()
-      let end = min(all.count, count.map { Int($0) * 5000 } ?? all.count)
-      let start = min(end, Int(skip) * 5000)
-      let found = try DiskImage.open(scratch["copy"], OpenOptions(format: format.name))
-      #expect(found.byteCount / 512 == UInt64(end - start + 511) / 512)
-      #expect(try found.read(end - start, at: 0) == Array(all[start..<end]))
-    }
   }
 }

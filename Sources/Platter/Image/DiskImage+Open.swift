@@ -47,7 +47,8 @@ extension DiskImage {
     options.isWritable = true
     // Names in it are the caller's own.
     options.references = .any
-    let top = try Opener(options).layer(store, path: path, name: path.string, format: format, node: options.node)
+    let top = try Opener(options).layer(
+      store, path: path, name: path.string, format: format, node: options.node, isWritable: true)
     return DiskImage(layers: [top] + (backing?.layers ?? []))
   }
 }
