@@ -184,4 +184,55 @@ struct VerbTests {
     try twins.expectSame(line)
     try twins.expectEqual("disk")
   }
+
+  @Test("commit: into the backing image, into one further down, into a shorter one")
+  func commit() throws {
+    let twins = try Twins(
+      "create -q -f qcow2 base 2M", "qemu-io base write -q -P 1 0 1M", "create -q -f qcow2 -b base -F qcow2 middle",
+      "qemu-io middle write -q -P 2 512k 1M", "create -q -f qcow2 -b middle -F qcow2 top 3M",
+      "qemu-io top write -q -P 3 2M 1M")
+    try twins.expectSame("commit middle")
+    for image in ["base", "middle", "top"] { try twins.expectEqual(image) }
+    try twins.expectSame("map middle")
+    try twins.expectSame("commit -q -d top")
+    try twins.expectEqual("middle")
+    try twins.expectSame("commit -b base top")
+    for image in ["base", "middle", "top"] { try twins.expectEqual(image) }
+    for line in ["commit base", "commit -b nope top", "commit nope", "commit", "commit -t foo top"] {
+      try twins.expectSame(line)
+    }
+  }
+
+  @Test("rebase: the disk stays what it was; -u changes the name alone")
+  func rebase() throws {
+    let twins = try Twins(
+      "create -q -f qcow2 one 2M", "qemu-io one write -q -P 1 0 1M", "create -q -f qcow2 two 3M",
+      "qemu-io two write -q -P 9 512k 1M", "create -q -f qcow2 -b one -F qcow2 top 3M",
+      "qemu-io top write -q -P 3 2M 64k")
+    try twins.expectSame("rebase -b two -F qcow2 top")
+    try twins.expectEqual("top")
+    for line in ["rebase top", "rebase -b one top", "rebase -b nope -F qcow2 top", "rebase -b one -F blah top"] {
+      try twins.expectSame(line)
+    }
+    try twins.expectSame("rebase -u -b one -F qcow2 top")
+    try twins.expectEqual("top")
+    try twins.expectSame("rebase -b '' top")
+    try twins.expectEqual("top")
+  }
+
+  @Test("amend: version, refcounts, size")
+  func amend() throws {
+    let twins = try Twins("create -q -f qcow2 disk 8M", "qemu-io disk write -q -P 1 0 1M")
+    for options in ["compat=0.10", "compat=1.1", "lazy_refcounts=on", "refcount_bits=8", "size=16M"] {
+      try twins.expectSame("amend -o \(options) disk")
+      try twins.expectEqual("disk")
+    }
+    for line in [
+      "amend disk", "amend -o cluster_size=4k disk", "amend -o foo=1 disk", "amend -o backing_file=x disk",
+      "amend -f raw -o size=1M disk", "amend -o size=1M nope",
+    ] {
+      try twins.expectSame(line)
+    }
+    try twins.expectEqual("disk")
+  }
 }

@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterQCOW2
+import SystemPackage
 import TestSupport
 import Testing
 

@@ -55,7 +55,7 @@ final class UnitCopy: Sendable {
     blockByteCount = max(Self.blockByteCount.dividedRoundingUp(by: unit) * unit, unit, decoded)
     plan = Mutex(
       UnitPlan(
-        sources, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros && layers.isEmpty))
+        sources, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing))
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {

@@ -27,8 +27,10 @@ struct UnitPlan {
   private let unit: UInt64
   private let blockByteCount: UInt64
   private let total: UInt64
-  /// Runs that read as zeros are left out; else they make blocks too.
+  /// Runs that read as zeros are left out where the target does so by itself; else they make blocks too.
   private let skipsZeros: Bool
+  /// Walks what the target reads where it has nothing of its own; nil where that is zeros.
+  private var below: RunCursor?
   private var cursor: RunCursor
   private var source = 0
   private var sourceStart: UInt64 = 0
@@ -36,11 +38,12 @@ struct UnitPlan {
   private var told: UInt64 = 0
   private var position: UInt64 { sourceStart + cursor.position }
 
-  init(_ sources: [DiskImage], unit: UInt64, blockByteCount: UInt64, skipsZeros: Bool) {
+  init(_ sources: [DiskImage], unit: UInt64, blockByteCount: UInt64, skipsZeros: Bool, backing: DiskImage?) {
     self.sources = sources
     self.unit = unit
     self.blockByteCount = blockByteCount
     self.skipsZeros = skipsZeros
+    below = backing.map { RunCursor($0, 0..<$0.byteCount) }
     var total: UInt64 = 0
     for source in sources { total += source.byteCount }
     self.total = total
@@ -58,9 +61,26 @@ struct UnitPlan {
     }
   }
 
+  /// How many bytes from `position` on need no word where the sources read as zeros: the target does so by itself.
+  private mutating func zerosBelow(_ position: UInt64) throws(ImageError) -> UInt64 {
+    guard skipsZeros else { return 0 }
+    guard var below else { return .max }
+    while below.position < position, let run = try below.peek() {
+      below.advance(min(run.extent.byteCount, position - below.position))
+    }
+    let run = try below.peek()
+    self.below = below
+    guard let run else { return .max }
+    return run.readsZero ? run.extent.end - position : 0
+  }
+
   /// The next block; nil at the end.
   mutating func next() throws(ImageError) -> UnitBlock? {
-    while skipsZeros, let run = try peek(), run.readsZero { cursor.advance(run.extent.byteCount) }
+    while let run = try peek(), run.readsZero {
+      let zeros = try zerosBelow(position)
+      guard zeros > 0 else { break }
+      cursor.advance(min(run.extent.byteCount, zeros))
+    }
     guard try peek() != nil else { return nil }
     let start = position / unit * unit
     let limit = min((start / blockByteCount + 1) * blockByteCount, total)
@@ -70,7 +90,7 @@ struct UnitPlan {
       let count = min(run.extent.byteCount, end - position)
       if run.readsZero {
         // A long run of zeros ends the block with the unit that it starts in.
-        if skipsZeros {
+        if try zerosBelow(position) > 0 {
           end = min(end, position.dividedRoundingUp(by: unit) * unit)
           guard position < end else { break }
         }

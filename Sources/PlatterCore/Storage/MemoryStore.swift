@@ -48,7 +48,8 @@ package final class MemoryStore: ByteStore {
     content.withLock { content in
       let end = min(range.upperBound, UInt64(content.count))
       guard range.lowerBound < end else { return }
-      for index in Int(range.lowerBound)..<Int(end) { content[index] = 0 }
+      let place = Int(range.lowerBound)..<Int(end)
+      content.replaceSubrange(place, with: [UInt8](repeating: 0, count: place.count))
     }
   }
 
@@ -65,7 +66,7 @@ package final class MemoryStore: ByteStore {
       if count < content.count {
         content.removeLast(content.count - count)
       } else {
-        content.append(contentsOf: repeatElement(0, count: count - content.count))
+        content += [UInt8](repeating: 0, count: count - content.count)
       }
     }
   }

@@ -132,6 +132,7 @@ extension WriterCore {
     try store.write(fields.rawBytes, at: 24)
     try barrier()
     header.virtualByteCount = byteCount
+    byteCountOnDisk = byteCount
     header.l1EntryCount = UInt32(new.count)
     header.l1Offset = offset
     l1 = new
@@ -146,7 +147,7 @@ extension WriterCore {
   }
 
   /// The entries of a snapshot's L1 table.
-  private func l1Table(of record: SnapshotRecord) throws(ImageError) -> [UInt64] {
+  func l1Table(of record: SnapshotRecord) throws(ImageError) -> [UInt64] {
     let name = "the L1 table of snapshot \"\(printable(record))\""
     guard record.l1Offset % clusterByteCount == 0, record.l1Offset != 0 || record.l1EntryCount == 0 else {
       throw .corrupt("\(name) at \(record.l1Offset.hex) is not aligned to the cluster size (\(clusterByteCount.hex))")
@@ -180,7 +181,7 @@ extension WriterCore {
   // MARK: Table
 
   /// Writes the table anew, names it in the header, and gives the old one up.
-  private mutating func switchSnapshots(to records: [SnapshotRecord], _ barrier: Barrier) throws(ImageError) {
+  mutating func switchSnapshots(to records: [SnapshotRecord], _ barrier: Barrier) throws(ImageError) {
     let records =
       header.version >= 3
       ? records.map { $0.withUsualExtra(presentByteCount: header.virtualByteCount) } : records

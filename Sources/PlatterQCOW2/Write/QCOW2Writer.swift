@@ -68,6 +68,12 @@ package final class QCOW2Writer: WritableMap {
     core.withLock { $0.abandon(allocation) }
   }
 
+  package var packedCodec: PackedCodec? {
+    let header = reader.volume.header
+    guard !header.hasDataFile, header.encryption == .none else { return nil }
+    return header.compression == .zstd ? .zstd : .deflate
+  }
+
   package func changed(_ range: Range<UInt64>) throws(ImageError) {}
 
   package func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {

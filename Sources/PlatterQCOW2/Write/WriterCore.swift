@@ -26,7 +26,7 @@ struct WriterCore {
   let dataFile: (any ByteStore)?
   let hasDataFile: Bool
   let isDataFileRaw: Bool
-  let hasBacking: Bool
+  var hasBacking: Bool
   let isEncrypted: Bool
   var refcounts: Refcounts
   var l1: [UInt64]

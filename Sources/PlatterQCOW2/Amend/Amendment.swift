@@ -1,0 +1,75 @@
+import PlatterCore
+
+/// What `amend` is asked for: the options, checked one by one and against the image.
+struct Amendment {
+  /// 2 or 3; nil keeps it.
+  var version: UInt32?
+  var hasLazyRefcounts: Bool?
+  var refcountOrder: UInt32?
+  var dataFileName: [UInt8]?
+  var dropsRawDataFile = false
+
+  init(_ options: [String: String], _ core: WriterCore) throws(ImageError) {
+    let request = CreationRequest(byteCount: core.header.virtualByteCount, options: options)
+    try request.checkNames(QCOW2.creationOptions)
+    let amendable = ["compat", "lazy_refcounts", "refcount_bits", "data_file", "data_file_raw"]
+    for name in options.keys.sorted() where !amendable.contains(name) {
+      throw .unsupported("option \"\(name)\" of an existing image cannot be changed")
+    }
+    switch request.text("compat") {
+    case nil: break
+    case "1.1", "v3": version = 3
+    case "0.10", "v2": version = 2
+    case let other?: throw .invalidArgument("compat \"\(other)\" is neither 0.10 (v2) nor 1.1 (v3)")
+    }
+    hasLazyRefcounts = try request.flag("lazy_refcounts")
+    if let bits = try request.number("refcount_bits") {
+      guard bits.nonzeroBitCount == 1, bits <= 64 else {
+        throw .invalidArgument("Refcount width must be a power of two and may not exceed 64 bits")
+      }
+      refcountOrder = UInt32(bits.trailingZeroBitCount)
+    }
+    try readDataFile(request, core)
+    try check(core)
+  }
+
+  private mutating func readDataFile(_ request: CreationRequest, _ core: WriterCore) throws(ImageError) {
+    if let name = request.text("data_file") {
+      guard core.hasDataFile else { throw .unsupported("data_file can only be changed where there is a data file") }
+      let bytes = Array(name.utf8)
+      guard bytes.count <= HeaderExtensions.maximumDataFileNameByteCount, !bytes.contains(0) else {
+        throw .invalidArgument(
+          "the data file's name must have at most \(HeaderExtensions.maximumDataFileNameByteCount) bytes and no NUL")
+      }
+      dataFileName = bytes
+    }
+    guard let isRaw = try request.flag("data_file_raw") else { return }
+    guard !isRaw || core.isDataFileRaw else {
+      throw .unsupported("data_file_raw cannot be turned on: the data file may hold bytes that the image does not show")
+    }
+    dropsRawDataFile = !isRaw && core.isDataFileRaw
+  }
+
+  /// What the version that is wanted cannot say.
+  private func check(_ core: WriterCore) throws(ImageError) {
+    let header = core.header
+    let isVersion2 = (version ?? header.version) == 2
+    guard !isVersion2 || hasLazyRefcounts != true else {
+      throw .invalidArgument("lazy_refcounts needs compat=1.1")
+    }
+    guard !isVersion2 || (refcountOrder ?? header.refcountOrder) == 4 else {
+      throw .unsupported("compat=0.10 needs refcount_bits=16")
+    }
+    guard version == 2, header.version == 3 else { return }
+    let obstacles = [
+      (header.hasDataFile, "an external data file"), (header.compression != .deflate, "zstd compression"),
+      (header.hasExtendedL2, "extended L2 entries"),
+      // Zeros that must hide the backing image would have to be encrypted first.
+      (core.isEncrypted && core.hasBacking, "encryption and a backing file"),
+      (core.extensions.bytes(of: HeaderExtensions.Kind.bitmaps) != nil, "persistent bitmaps"),
+    ]
+    for (isThere, what) in obstacles where isThere {
+      throw .unsupported("an image with \(what) cannot be made compat=0.10")
+    }
+  }
+}
