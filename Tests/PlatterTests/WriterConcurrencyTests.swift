@@ -42,7 +42,9 @@ import Testing
         }
         mine[place] = payload
         if step % 40 == number { try writer.flush() }
-        guard try disk.read(stripe, at: UInt64(place)) == payload else {
+        var found = [UInt8](repeating: 0xee, count: stripe)
+        try found.withMutableRawBytes { bytes throws(ImageError) in try writer.read(into: &bytes, at: UInt64(place)) }
+        guard found == payload else {
           throw ImageError(.corrupt, "thread \(number) does not read what it wrote at \(place)")
         }
       }

@@ -74,7 +74,11 @@ struct IOTests {
   @Test("a dump has sixteen bytes a line")
   func dump() throws {
     let bytes: [UInt8] = Array("ABCDEFGHIJKLMNOP".utf8) + [0, 0x7f]
-    let text = try captured { output in IOText.dump(bytes.rawBytes, at: 512, to: output) }
+    let capture = try Capture()
+    let output = Output(descriptor: capture.descriptor)
+    IOText.dump(bytes.rawBytes, at: 512, to: output)
+    output.flush()
+    let text = String(decoding: try capture.bytes(), as: UTF8.self)
     #expect(
       text == """
         00000200:  41 42 43 44 45 46 47 48 49 4a 4b 4c 4d 4e 4f 50  ABCDEFGHIJKLMNOP

@@ -91,7 +91,8 @@ private struct Opener {
     } else {
       type = try probe(store, name: name)
     }
-    var context = OpenContext(path: path, resolver: resolver, isWritable: isWritable, options: node)
+    var context = OpenContext(
+      path: path, resolver: resolver, isWritable: isWritable && store.isWritable, options: node)
     context.isForFactsOnly = options.isForFactsOnly
     context.warn = options.warn
     if let id = node["encrypt.key-secret"] ?? node["key-secret"] {

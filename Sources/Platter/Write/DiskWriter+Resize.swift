@@ -29,6 +29,15 @@ extension DiskWriter {
     }
   }
 
+  /// Fills `buffer` with guest bytes, as `DiskImage.read` does, while others write: space that is read cannot become
+  /// something else meanwhile.
+  package func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(ImageError) {
+    guard let end = offset.adding(UInt64(buffer.byteCount)), end > offset else { return }
+    let hold = ranges.acquire(offset..<end, exclusive: false)
+    defer { ranges.release(hold) }
+    try image.read(into: &buffer, at: offset)
+  }
+
   /// Names another backing file; `RebaseableMap` says what that means. The writer is to be closed afterwards.
   /// - Throws: `.unsupported` where the format has no such name.
   package func setBacking(_ name: [UInt8]?, format: String?) throws(ImageError) {

@@ -22,7 +22,7 @@ package final class DiskWriter: Sendable {
   private let isWritethrough: Bool
   /// Flushing is left out altogether (cache mode unsafe).
   let isUnsafe: Bool
-  private let ranges = RangeLock()
+  let ranges = RangeLock()
   private let publishing = Mutex(Publishing())
 
   private struct Publishing: Sendable {

@@ -57,6 +57,7 @@ package struct IOArguments: Sendable, Equatable {
   /// What getopt would complain about.
   package struct Problem: Error, Equatable {
     package let sentence: String
+    package init(sentence: String) { self.sentence = sentence }
   }
 
   /// Reads words as getopt does: letters may be joined, a value may stick to its letter, options may follow operands,

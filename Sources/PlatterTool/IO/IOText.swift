@@ -43,9 +43,9 @@ package enum IOText {
   private static func two(_ value: UInt64) -> String { (value < 10 ? "0" : "") + String(value) }
 
   /// The lines that tell of a request that has ended.
-  package static func report(_ what: String, done: UInt64, of total: UInt64, at offset: UInt64, seconds: Double, isTerse: Bool)
-    -> String
-  {
+  package static func report(
+    _ what: String, done: UInt64, of total: UInt64, at offset: UInt64, seconds: Double, isTerse: Bool
+  ) -> String {
     let time = max(seconds, 1e-9)
     let bytesPerSecond = Double(done) / time
     let requestsPerSecond = 1 / time

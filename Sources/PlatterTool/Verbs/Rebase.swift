@@ -74,8 +74,8 @@ package enum RebaseVerb: Verb {
   {
     guard !name.bytes.isEmpty else { return nil }
     guard let file = FilePath(bytes: name.bytes) else { throw Failure("not a file name: '\(name.text)'") }
-    let folder = image.layers[0].path?.folder
-    let path = file.isAbsolute ? file : folder?.pushing(file) ?? file
+    let folder = image.layers[0].path?.removingLastComponent() ?? ""
+    let path = file.isAbsolute || folder.isEmpty ? file : folder.pushing(file)
     var openOptions = try call.openOptions()
     openOptions.format = call.options.value("F")
     openOptions.locking = .exclusive
