@@ -88,7 +88,7 @@ extension WriterCore {
     if let damage { throw damage }
     let record = snapshots[try index(of: selector)]
     try checkSnapshotsPossible()
-    guard bitmaps.isEmpty else {
+    guard bitmaps.isEmpty, liveBitmaps.isEmpty else {
       throw .unsupported("a snapshot cannot be applied while the image has dirty bitmaps")
     }
     let byteCount = record.diskByteCount ?? header.virtualByteCount

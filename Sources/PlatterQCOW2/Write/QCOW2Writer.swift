@@ -6,6 +6,7 @@ package final class QCOW2Writer: WritableMap {
   let reader: QCOW2Map
   let core: Mutex<WriterCore>
   private let isLarge = Atomic<Bool>(false)
+  private let isRecording = Atomic<Bool>(false)
 
   package var formatName: String { QCOW2.name }
   package var byteCount: UInt64 { core.withLock { $0.header.virtualByteCount } }
@@ -30,7 +31,10 @@ package final class QCOW2Writer: WritableMap {
   func locked<R>(_ body: (inout WriterCore) throws(ImageError) -> R) throws(ImageError) -> R {
     do throws(ImageError) {
       return try core.withLock { core throws(ImageError) in
-        defer { isLarge.store(core.isLarge, ordering: .relaxed) }
+        defer {
+          isLarge.store(core.isLarge, ordering: .relaxed)
+          isRecording.store(core.liveBitmaps.contains(where: \.isRecording), ordering: .relaxed)
+        }
         return try body(&core)
       }
     } catch {
@@ -74,7 +78,11 @@ package final class QCOW2Writer: WritableMap {
     return header.compression == .zstd ? .zstd : .deflate
   }
 
-  package func changed(_ range: Range<UInt64>) throws(ImageError) {}
+  package func changed(_ range: Range<UInt64>) throws(ImageError) {
+    // The image has no bitmaps in nearly all cases.
+    guard isRecording.load(ordering: .relaxed) else { return }
+    try locked { core throws(ImageError) in try core.record(range) }
+  }
 
   package func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
     try locked { core throws(ImageError) in try core.release(range, as: result) }

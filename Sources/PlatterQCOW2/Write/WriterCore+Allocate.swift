@@ -12,11 +12,14 @@ extension WriterCore {
     }
     if try store.byteCount() < fileByteCount { try store.resize(to: fileByteCount) }
     guard header.version >= 3 else { return }
-    let kept = header.autoclearFeatures.intersection(.rawDataFile)
-    guard kept != header.autoclearFeatures else { return }
-    header.autoclearFeatures = kept
-    try store.write(Words.encode([kept.rawValue]).rawBytes, at: 88)
-    try barrier()
+    let known: AutoclearFeatures = bitmaps.isEmpty ? .rawDataFile : .known
+    let kept = header.autoclearFeatures.intersection(known)
+    if kept != header.autoclearFeatures {
+      header.autoclearFeatures = kept
+      try store.write(Words.encode([kept.rawValue]).rawBytes, at: 88)
+      try barrier()
+    }
+    try openBitmaps(barrier)
   }
 
   mutating func allocate(_ range: Range<UInt64>) throws(ImageError) -> Allocation {
@@ -183,6 +186,7 @@ extension WriterCore {
 
   mutating func link(_ allocation: Allocation) throws(ImageError) {
     if let damage { throw damage }
+    try record(allocation.range)
     if allocation.token & 3 == Token.packed {
       let word = packedWord(offset: allocation.offset, byteCount: allocation.token >> 2)
       let old = try entry(of: allocation.start)

@@ -8,6 +8,7 @@ extension WriterCore {
     guard header.version >= 3 || header.snapshotCount == 0 else {
       throw .unsupported("a version 2 image with snapshots cannot be resized")
     }
+    try checkBitmapResize(to: byteCount)
     let old = header.virtualByteCount
     if byteCount < old {
       let start = byteCount.dividedRoundingUp(by: clusterByteCount) * clusterByteCount
@@ -15,6 +16,7 @@ extension WriterCore {
     } else {
       try growL1(toCover: byteCount, barrier)
     }
+    try resizeBitmaps(to: byteCount)
     header.virtualByteCount = byteCount
   }
 

@@ -39,6 +39,11 @@ struct WriterCore {
   var snapshots: [SnapshotRecord]
   /// The directory of bitmaps, where it can be trusted.
   var bitmaps: [BitmapRecord]
+  /// The same while the image is written; empty before `prepareToWrite`.
+  var liveBitmaps: [LiveBitmap] = []
+  var haveBitmapsChanged = false
+  /// Clusters that the bitmaps' directory on disk still names, and the one in memory does not.
+  var bitmapGarbage: [UInt64] = []
   /// Where the next packed cluster may start: the first free byte behind the last one.
   var packedEnd: UInt64?
   /// Physical length of the file, which always covers every cluster in use.
@@ -337,6 +342,7 @@ struct WriterCore {
   /// Publishes and cuts the file behind the last cluster that is used.
   mutating func close(_ barrier: Barrier) throws(ImageError) {
     try publish(barrier)
+    try closeBitmaps(barrier)
     try refcounts.writeBlocks(store)
     let end = refcounts.freshStart * clusterByteCount
     if end < (try store.byteCount()) { try store.resize(to: end) }
