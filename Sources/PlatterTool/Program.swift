@@ -35,7 +35,9 @@ package enum Program {
   private static func dispatch(
     _ program: ProgramName, _ words: [Argument], _ output: Output, _ messages: Messages
   ) throws(Failure) -> Int32 {
-    if program == .qemuIO || program == .qemuNBD, !words.contains(where: { ["--version", "-V"].contains($0.text) }) {
+    let asksForVersion = words.contains { ["--version", "-V"].contains($0.text) }
+    if program == .qemuIO, !asksForVersion { return try run(IOProgram.self, program, words, output, messages) }
+    if program == .qemuNBD, !asksForVersion {
       throw Failure("not supported yet by platter: \(program.rawValue)")
     }
     let (verbName, rest) = try verb(in: words)
@@ -51,13 +53,19 @@ package enum Program {
         if Verbs.missing.contains(name) { throw Failure("not supported yet by platter: \(name)") }
         throw Failure("Command not found: \(name)", isUsage: true)
       }
-      let options = try ParsedOptions(name: Argument(name), words: rest, specs: Verbs.options(of: verb, program))
-      if options.has("help") {
-        Help.write(verb, program, to: output)
-        return 0
-      }
-      return try verb.run(try Invocation(program, options, output, messages))
+      return try run(verb, program, rest, output, messages)
     }
+  }
+
+  private static func run(
+    _ verb: any Verb.Type, _ program: ProgramName, _ words: [Argument], _ output: Output, _ messages: Messages
+  ) throws(Failure) -> Int32 {
+    let options = try ParsedOptions(name: Argument(verb.name), words: words, specs: Verbs.options(of: verb, program))
+    if options.has("help") {
+      Help.write(verb, program, to: output)
+      return 0
+    }
+    return try verb.run(try Invocation(program, options, output, messages))
   }
 
   private enum Command {

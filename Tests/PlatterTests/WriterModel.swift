@@ -16,25 +16,29 @@ struct WriterModel {
   let subject: WriterSubject
   let built: BuiltSubject
   let store: PagedStore
+  /// What the writer writes to: `store`, or one that fails in front of it.
+  private let front: any ByteStore
   let dataFile: FilePath?
   private(set) var disk: DiskImage
   private(set) var writer: DiskWriter
   private(set) var bytes: [UInt8]
   /// All guest bytes of the backing image.
-  private let below: [UInt8]
+  let below: [UInt8]
   private let baseLeaks: Int
   /// What was done, for messages.
   private(set) var history: [String] = []
 
-  init(_ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, recordsChanges: Bool = false)
-    throws
-  {
+  init(
+    _ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, recordsChanges: Bool = false,
+    front: (PagedStore) -> any ByteStore = { $0 }
+  ) throws {
     self.subject = subject
     self.built = built
     self.dataFile = dataFile
     store = PagedStore(built.image, name: "top.qcow2", recordsChanges: recordsChanges)
+    self.front = front(store)
     bytes = built.guest
-    disk = try Self.open(store, built, subject, dataFile, isWritable: true)
+    disk = try Self.open(self.front, built, subject, dataFile, isWritable: true)
     writer = try DiskWriter(disk)
     below =
       disk.layers.count > 1 ? try DiskImage(layers: [disk.layers[1]]).read(Int(built.backingByteCount), at: 0) : []
@@ -69,9 +73,7 @@ struct WriterModel {
     case 9...11: try zero(randomRange(&random), mayUnmap: random.chance(2))
     case 12: try discard(randomRange(&random))
     case 13, 14: try writePacked(&random)
-    case 15:
-      history.append("flush")
-      try writer.flush()
+    case 15: try flush()
     case 16: try reopen()
     case 17: try resize(&random)
     case 18: try makeAbsent(randomRange(&random))
@@ -102,6 +104,11 @@ struct WriterModel {
     history.append("zero \(range) unmap:\(mayUnmap)")
     try writer.zero(range, mayUnmap: mayUnmap)
     bytes.clear(Int(range.lowerBound)..<Int(range.upperBound))
+  }
+
+  mutating func flush() throws {
+    history.append("flush")
+    try writer.flush()
   }
 
   mutating func discard(_ range: Range<UInt64>) throws {
@@ -185,7 +192,7 @@ struct WriterModel {
   mutating func reopen() throws {
     history.append("reopen")
     try finish()
-    disk = try Self.open(store, built, subject, dataFile, isWritable: true)
+    disk = try Self.open(front, built, subject, dataFile, isWritable: true)
     writer = try DiskWriter(disk)
   }
 

@@ -21,7 +21,8 @@ package struct QCOW2Checker {
   private static let compressed: UInt64 = 1 << 62
   private static let offsetMask: UInt64 = 0x00ff_ffff_ffff_fe00
 
-  package init(_ image: PagedBytes) {
+  /// - Parameter countsLeaks: look at the counts of clusters that nothing refers to as well.
+  package init(_ image: PagedBytes, countsLeaks: Bool = true) {
     self.image = image
     version = image.number(at: 4, byteCount: 4)
     clusterBits = image.number(at: 20, byteCount: 4)
@@ -35,6 +36,7 @@ package struct QCOW2Checker {
     if incompatible & 3 != 0 { damage("marked dirty or corrupt") }
     if version >= 3 { refcountOrder = image.number(at: 96, byteCount: 4) }
     count()
+    if countsLeaks { countLeaks() }
     compare()
   }
 
@@ -147,10 +149,14 @@ package struct QCOW2Checker {
     return image.number(at: block + position / 8, byteCount: 1) >> (position % 8) & (1 << bits - 1)
   }
 
+  private mutating func countLeaks() {
+    for number in 0..<(image.byteCount + cluster - 1) >> clusterBits
+    where refcount(number) > references[number] ?? 0 { leaks += 1 }
+  }
+
   private mutating func compare() {
-    for number in 0..<(image.byteCount + cluster - 1) >> clusterBits {
-      let (said, found) = (refcount(number), references[number] ?? 0)
-      if said > found { leaks += 1 }
+    for (number, found) in references {
+      let said = refcount(number)
       if said < found { damage("cluster \(number) is counted \(said) times and referred to \(found) times") }
     }
     let l1Offset = image.number(at: 40)

@@ -85,14 +85,18 @@ private struct Child {
     unsafe posix_spawn_file_actions_adddup2(&actions, errorPipe.writing, 2)
     if let folder { unsafe test_change_folder(&actions, folder.string) }
 
-    // Threads of the test runner block signals, and a child would inherit that.
+    // Threads of the test runner block signals, and this process ignores SIGPIPE; a child would inherit both.
     var attributes = posix_spawnattr_t()
     unsafe posix_spawnattr_init(&attributes)
     defer { unsafe posix_spawnattr_destroy(&attributes) }
     var noSignals = sigset_t()
     unsafe sigemptyset(&noSignals)
     unsafe posix_spawnattr_setsigmask(&attributes, &noSignals)
-    unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+    var defaultSignals = sigset_t()
+    unsafe sigemptyset(&defaultSignals)
+    unsafe sigaddset(&defaultSignals, SIGPIPE)
+    unsafe posix_spawnattr_setsigdefault(&attributes, &defaultSignals)
+    unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
     var variables = currentEnvironment()
     for (name, value) in environment { variables[name] = value }

@@ -23,6 +23,11 @@ struct SupportTests {
     #expect(result.timedOut)
   }
 
+  @Test("a program starts with no signal blocked or ignored") func signals() throws {
+    #expect(try run("sh", ["-c", "kill -TERM $$; sleep 5"]).status == 128 + 15)
+    #expect(try run("sh", ["-c", "kill -PIPE $$; sleep 5"]).status == 128 + 13)
+  }
+
   @Test("folder and environment reach the program") func folderAndEnvironment() throws {
     let scratch = try ScratchDirectory()
     try scratch.write([1], to: "sub/file")

@@ -34,7 +34,22 @@ extension DiskImage {
   {
     let opener = Opener(options)
     return try opener.chain(
-      from: opener.layer(store, path: nil, name: store.name, format: options.format, node: options.node))
+      from: opener.layer(
+        store, path: nil, name: store.name, format: options.format, node: options.node,
+        isWritable: options.isWritable))
+  }
+
+  /// Opens an image that was just made, for writing, under the name that it will have. Its backing chain is given.
+  static func open(
+    made store: any ByteStore, at path: FilePath, format: String, backing: DiskImage?, _ options: OpenOptions
+  ) throws(ImageError) -> DiskImage {
+    var options = options
+    options.isWritable = true
+    // Names in it are the caller's own.
+    options.references = .any
+    let top = try Opener(options).layer(
+      store, path: path, name: path.string, format: format, node: options.node, isWritable: true)
+    return DiskImage(layers: [top] + (backing?.layers ?? []))
   }
 }
 
@@ -62,11 +77,13 @@ private struct Opener {
         try ImageLock.acquireForReading(store)
       }
     }
-    return try layer(store, path: path, name: path.string, format: format, node: options.node)
+    return try layer(
+      store, path: path, name: path.string, format: format, node: options.node, isWritable: options.isWritable)
   }
 
   func layer(
-    _ store: any ByteStore, path: FilePath?, name: String, format: String?, node: [String: String]
+    _ store: any ByteStore, path: FilePath?, name: String, format: String?, node: [String: String],
+    isWritable: Bool
   ) throws(ImageError) -> DiskImage.Layer {
     let type: any ImageFormat.Type
     if let format {
@@ -74,7 +91,8 @@ private struct Opener {
     } else {
       type = try probe(store, name: name)
     }
-    var context = OpenContext(path: path, resolver: resolver, isWritable: options.isWritable, options: node)
+    var context = OpenContext(
+      path: path, resolver: resolver, isWritable: isWritable && store.isWritable, options: node)
     context.isForFactsOnly = options.isForFactsOnly
     context.warn = options.warn
     if let id = node["encrypt.key-secret"] ?? node["key-secret"] {
@@ -116,7 +134,7 @@ private struct Opener {
         throw ImageError(
           .corrupt, "the backing chain is longer than \(DiskImage.maximumChainLength) images", file: top.name)
       }
-      let next = try open(reference, of: last)
+      let next = try open(reference, of: last, isWritable: options.writableDepth == layers.count)
       if let identity = next.map.stores.first?.identity {
         guard seen.updateValue(next.name, forKey: identity) == nil else {
           throw ImageError(
@@ -130,17 +148,24 @@ private struct Opener {
   }
 
   /// Opens the parent that a reference names, and has the child look at it.
-  private func open(_ reference: BackingReference, of child: DiskImage.Layer) throws(ImageError) -> DiskImage.Layer {
-    let store = try first(of: reference, from: child)
-    let parent = try layer(store, path: store.path, name: store.path.printable, format: reference.formatName, node: [:])
+  private func open(_ reference: BackingReference, of child: DiskImage.Layer, isWritable: Bool) throws(ImageError)
+    -> DiskImage.Layer
+  {
+    let store = try first(of: reference, from: child, isWritable: isWritable)
+    if isWritable, options.locking == .exclusive { try ImageLock.acquireForWriting(store) }
+    let parent = try layer(
+      store, path: store.path, name: store.path.printable, format: reference.formatName, node: [:],
+      isWritable: isWritable)
     let map = child.map
     try naming(child.name) { () throws(ImageError) in try map.accept(parent: parent.map) }
     return parent
   }
 
   /// The first of a reference's names that is there; the error of its first name where none is.
-  private func first(of reference: BackingReference, from child: DiskImage.Layer) throws(ImageError) -> FileStore {
-    let attempts = reference.names.lazy.map { name in attempt(name, from: child) }
+  private func first(of reference: BackingReference, from child: DiskImage.Layer, isWritable: Bool)
+    throws(ImageError) -> FileStore
+  {
+    let attempts = reference.names.lazy.map { name in attempt(name, from: child, isWritable: isWritable) }
     if let found = attempts.first(where: { !Self.isElsewhere($0) }) { return try found.get() }
     if let first = attempts.first { return try first.get() }
     let shown = reference.displayName.printable
@@ -154,9 +179,10 @@ private struct Opener {
     return false
   }
 
-  private func attempt(_ name: FilePath, from child: DiskImage.Layer) -> Result<FileStore, ImageError> {
+  private func attempt(_ name: FilePath, from child: DiskImage.Layer, isWritable: Bool) -> Result<FileStore, ImageError>
+  {
     do throws(ImageError) {
-      return .success(try resolver.open(name, from: child.path, what: "backing file"))
+      return .success(try resolver.open(name, from: child.path, what: "backing file", isWritable: isWritable))
     } catch {
       return .failure(error)
     }

@@ -35,6 +35,8 @@ public struct OpenOptions: Sendable {
   /// Takes sentences about things that are odd but no error.
   public var warn: @Sendable (String) -> Void = { _ in }
 
+  /// The image of the chain, counted from the top, that is opened for writing beside the top; nil for none.
+  package var writableDepth: Int?
   /// Only facts are wanted: nothing is opened but the image itself, and a secret is not needed.
   package var isForFactsOnly = false
   /// Driver options by dotted names as `--image-opts` has them: "driver", "file.filename", "encrypt.key-secret".

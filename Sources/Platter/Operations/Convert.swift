@@ -1,7 +1,7 @@
 package import PlatterCore
 package import SystemPackage
 
-/// Where `Convert` puts a raw disk.
+/// Where `Convert` puts a disk.
 package enum ConvertTarget: Sendable {
   /// A new file. It appears under its name when it is complete, and not at all when the copy fails.
   case newFile(FilePath)
@@ -9,9 +9,16 @@ package enum ConvertTarget: Sendable {
   case existing(FilePath, isZero: Bool)
   /// A pipe or terminal, by descriptor: everything in order, zeros included.
   case stream(Int32)
+  /// A new image. Its size is that of the sources together.
+  case newImage(Create)
+  /// The same, to a pipe or terminal by its descriptor. Takes as much temporary space as the image has bytes.
+  case imageStream(Create, Int32)
+  /// An image that is there, opened for writing. `isZero`: the caller knows that it reads as zeros.
+  case image(DiskImage, isZero: Bool)
 }
 
-/// Copies the guest content of one or several disks, one behind the other, into a raw disk.
+/// Copies the guest content of one or several disks, one behind the other, into a raw disk or
+/// an image.
 ///
 /// Reading, decoding and looking for zeros happen on all workers; holes of the source are never read. Memory: one
 /// buffer of a piece and one of packed bytes per worker.
@@ -28,6 +35,10 @@ package struct Convert: Sendable {
     package var isDirect = false
     /// Take no lock on the target.
     package var sharesTarget = false
+    /// Compress what is written into a new image.
+    package var isCompressed = false
+    /// New images: places are taken in the guest's order, so that the file is the same on every run.
+    package var isOrdered = true
     package init() {}
   }
 
@@ -75,6 +86,16 @@ package struct Convert: Sendable {
       if options.flushes { try store.flush() }
     case .stream(let descriptor):
       try copy(total, to: StreamSink(descriptor), progress)
+    case .newImage(let create):
+      try makeImage(create, total, progress)
+    case .imageStream(let create, let descriptor):
+      try streamImage(create, total, to: descriptor, progress)
+    case .image(let image, let isZero):
+      guard image.byteCount >= total else {
+        throw ImageError(
+          .invalidArgument, "the target has \(image.byteCount) bytes, but \(total) are to be written", file: image.name)
+      }
+      try fill(image, total, isZero: isZero, progress)
     }
   }
 

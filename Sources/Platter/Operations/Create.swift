@@ -73,7 +73,7 @@ package struct Create: Sendable {
     open.snapshot = nil
     open.node = [:]
     let file = FilePath(name)
-    return try DiskImage.open(path: file.isAbsolute ? file : path.folder.pushing(file), open)
+    return try DiskImage.open(path: file.isAbsolute ? file : path.removingLastComponent().pushing(file), open)
   }
 
   /// Makes the image.

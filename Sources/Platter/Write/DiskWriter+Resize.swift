@@ -28,4 +28,47 @@ extension DiskWriter {
       for run in runs where !run.readsZero { try zero(run.extent.start..<run.extent.end, mayUnmap: true) }
     }
   }
+
+  /// Fills `buffer` with guest bytes, as `DiskImage.read` does, while others write: space that is read cannot become
+  /// something else meanwhile.
+  package func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(ImageError) {
+    guard let end = offset.adding(UInt64(buffer.byteCount)), end > offset else { return }
+    let hold = ranges.acquire(offset..<end, exclusive: false)
+    defer { ranges.release(hold) }
+    try image.read(into: &buffer, at: offset)
+  }
+
+  /// Names another backing file; `RebaseableMap` says what that means. The writer is to be closed afterwards.
+  /// - Throws: `.unsupported` where the format has no such name.
+  package func setBacking(_ name: [UInt8]?, format: String?) throws(ImageError) {
+    guard let map = map as? any RebaseableMap else {
+      throw ImageError(.unsupported, "the \(image.formatName) format names no backing file", file: image.name)
+    }
+    try prepare()
+    try exclusively(0..<UInt64.max) { () throws(ImageError) in
+      try map.setBacking(name, format: format, isUnsafe ? {} : barrier)
+    }
+  }
+
+  /// Makes zeros the image's own, whatever is below it: where it reads as zeros already, too.
+  func ownZeros(_ range: Range<UInt64>) throws(ImageError) {
+    try prepare()
+    let whole = wholeUnits(of: range)
+    try writeOwnZeros(range.lowerBound..<min(whole.lowerBound, range.upperBound))
+    try release(whole, as: .zero) { (step) throws(ImageError) in try writeOwnZeros(step) }
+    if whole.upperBound < range.upperBound {
+      try writeOwnZeros(max(whole.upperBound, range.lowerBound)..<range.upperBound)
+    }
+  }
+
+  private func writeOwnZeros(_ range: Range<UInt64>) throws(ImageError) {
+    guard !range.isEmpty else { return }
+    let zeros = [UInt8](repeating: 0, count: Int(min(1 << 20, range.upperBound - range.lowerBound)))
+    var position = range.lowerBound
+    while position < range.upperBound {
+      let count = Int(min(UInt64(zeros.count), range.upperBound - position))
+      try write(zeros.rawBytes.extracting(0..<count), at: position)
+      position += UInt64(count)
+    }
+  }
 }

@@ -22,7 +22,7 @@ package final class DiskWriter: Sendable {
   private let isWritethrough: Bool
   /// Flushing is left out altogether (cache mode unsafe).
   let isUnsafe: Bool
-  private let ranges = RangeLock()
+  let ranges = RangeLock()
   private let publishing = Mutex(Publishing())
 
   private struct Publishing: Sendable {
@@ -104,7 +104,7 @@ package final class DiskWriter: Sendable {
 
   /// Releases whole units step by step, so that what a step leaves unpublished is bounded.
   /// - Parameter cannot: takes a step that the format cannot say.
-  private func release(
+  func release(
     _ whole: Range<UInt64>, as result: Release, cannot: (Range<UInt64>) throws(ImageError) -> Void
   ) throws(ImageError) {
     let step = max(unit * Self.maximumReleaseUnitCount, Self.minimumReleaseByteCount)
@@ -388,7 +388,7 @@ package final class DiskWriter: Sendable {
   }
 
   /// The whole map units in a range; the disk's last one counts as whole where the range reaches the end.
-  private func wholeUnits(of range: Range<UInt64>) -> Range<UInt64> {
+  func wholeUnits(of range: Range<UInt64>) -> Range<UInt64> {
     let unit = map.mapUnit
     let start = (range.lowerBound + unit - 1) / unit * unit
     let end = range.upperBound == map.byteCount ? range.upperBound : range.upperBound / unit * unit

@@ -38,6 +38,9 @@ package protocol WritableMap: ImageMap {
   /// - Returns: nil where the format has no packed units.
   func allocatePacked(unitStart: UInt64, byteCount: Int) throws(ImageError) -> Allocation?
 
+  /// How packed units of this image are coded; nil where it has none. A property of the format and its options.
+  var packedCodec: PackedCodec? { get }
+
   /// Notes that bytes were overwritten where they were (dirty bitmaps).
   func changed(_ range: Range<UInt64>) throws(ImageError)
 
@@ -56,6 +59,10 @@ package protocol WritableMap: ImageMap {
 
   /// Changes the disk's size. New space reads as zeros. The engine holds off all other requests.
   func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError)
+}
+
+extension WritableMap {
+  package var packedCodec: PackedCodec? { nil }
 }
 
 /// Space for guest bytes that are about to be written.
@@ -114,4 +121,14 @@ package enum ReleaseAnswer: Sendable {
   case done
   /// The format cannot say it: the engine writes zeros instead (or leaves a discard undone).
   case cannot
+}
+
+/// A map whose image names its backing file in a place that can be rewritten.
+package protocol RebaseableMap: WritableMap {
+  /// Publishes everything, then names another backing file. Only the name changes: the caller has made sure that the
+  /// guest's view survives. The map is closed afterwards, not written.
+  /// - Parameters:
+  ///   - name: as the image shall record it; nil for no backing file.
+  ///   - format: what the image shall say of its format.
+  func setBacking(_ name: [UInt8]?, format: String?, _ barrier: Barrier) throws(ImageError)
 }

@@ -6,7 +6,7 @@ extension QCOW2Map: CheckableMap {
     try naming(volume.file.name) { () throws(ImageError) in
       let scan = try ImageScan(volume, ImageScan.Options(workers: workers, progress: progress))
       try scan.compare()
-      return scan.checkReport
+      return scan.report(volume.header.incompatibleFeatures)
     }
   }
 }
@@ -34,7 +34,10 @@ extension ImageScan {
     var position = clusters.lowerBound
     func compareUncounted(upTo end: UInt64) {
       while position < end {
+        let wrong = tally.wrongCounts
         compare(position, 0, references, clusters.lowerBound, &tally)
+        // A cluster in use that no block counts.
+        if tally.wrongCounts > wrong { tally.areRefcountsBroken = true }
         position += 1
       }
     }
@@ -70,7 +73,8 @@ extension ImageScan {
   }
 
   /// What the scan says, after `compare`.
-  var checkReport: CheckReport {
+  /// - Parameter features: the header's, with its marks.
+  func report(_ features: IncompatibleFeatures) -> CheckReport {
     var report = CheckReport()
     let tally = log.tally
     report.corruptions = tally.corruptions
@@ -81,18 +85,18 @@ extension ImageScan {
     report.fragmentedClusters = tally.fragmented
     report.compressedClusters = tally.compressed
     for message in log.messages { report.say(message) }
-    addMarks(&report)
+    Self.addMarks(features, &report)
     return report
   }
 
   /// The header's marks. They count as a corruption where nothing else explains them, so that a marked image is never
   /// called sound, and the number of other errors is what qemu-img's is.
-  private func addMarks(_ report: inout CheckReport) {
+  private static func addMarks(_ features: IncompatibleFeatures, _ report: inout CheckReport) {
     var marks: [String] = []
-    if header.incompatibleFeatures.contains(.dirty) {
+    if features.contains(.dirty) {
       marks.append("the image is marked dirty: it was not closed, and its refcounts may lag behind")
     }
-    if header.incompatibleFeatures.contains(.corrupt) { marks.append("the image is marked corrupt") }
+    if features.contains(.corrupt) { marks.append("the image is marked corrupt") }
     guard !marks.isEmpty else { return }
     if report.corruptions == 0, report.leaks == 0 { report.corruptions = 1 }
     report.messages.insert(contentsOf: marks.map { "ERROR \($0)" }, at: 0)

@@ -19,6 +19,8 @@ final class ClusterLedger: Sendable {
     static let packed = Use(rawValue: 1 << 27)
     /// Reached from the present disk's L1 table; with `table` or `data`.
     static let active = Use(rawValue: 1 << 28)
+    /// The present refcount table or one of its blocks; with `metadata`. These can be made anew.
+    static let refcounts = Use(rawValue: 1 << 29)
     fileprivate static let all: UInt32 = 0xff00_0000
   }
 
@@ -59,7 +61,7 @@ final class ClusterLedger: Sendable {
       let base = window.lowerBound + chunk * Self.chunkClusterCount
       // Neighbours mostly lie in one chunk, so that the lock is taken once for many.
       next = chunks[Int(chunk)].words.withLock { words in
-        if words.isEmpty { words = [UInt32](repeating: 0, count: Int(Self.chunkClusterCount)) }
+        if words.isEmpty { words = [UInt32](repeating: 0, count: clusters(ofChunk: Int(chunk)).count) }
         var index = next
         while index < references.count {
           let reference = references[index]

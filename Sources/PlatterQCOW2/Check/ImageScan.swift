@@ -142,8 +142,14 @@ final class ImageScan: Sendable {
       return
     }
     marker.mark("bitmap directory", at: place.directoryOffset, byteCount: place.directoryByteCount)
+    var room = fileByteCount
     for (index, record) in records.enumerated() where record.tableEntryCount > 0 {
       let byteCount = UInt64(record.tableEntryCount) * 8
+      // Tables that name each other's place again and again would cost time without end.
+      guard let rest = room.subtracting(byteCount) else {
+        return marker.unreadable("the tables of the bitmaps are larger than the file (\(fileByteCount.hex))")
+      }
+      room = rest
       guard marker.mark("table of bitmap \(index)", at: record.tableOffset, byteCount: byteCount) else { continue }
       try forEachWord("bitmap table", at: record.tableOffset, count: UInt64(record.tableEntryCount)) { entry, word in
         let offset = word & L1Entry.offsetMask
@@ -167,7 +173,9 @@ final class ImageScan: Sendable {
       let raw = bytes.rawBytes
       for word in 0..<Int(part) {
         // What a cut last cluster lacks reads as zeros.
-        if let value = raw.bigEndian(at: word * 8, as: UInt64.self), value != 0 { try body(index + UInt64(word), value) }
+        if let value = raw.bigEndian(at: word * 8, as: UInt64.self), value != 0 {
+          try body(index + UInt64(word), value)
+        }
       }
       index += part
     }
@@ -193,11 +201,14 @@ private struct MetadataMarker {
     }
     let clusters = (offset / size..<(offset + byteCount).dividedRoundingUp(by: size)).clamped(to: ledger.window)
     for cluster in clusters {
-      let reference = ClusterLedger.Reference(cluster: cluster, use: .metadata, token: 0)
-      guard !ledger.add([reference], weight: 1).isEmpty else { continue }
+      let use: ClusterLedger.Use = isRefcounts ? [.metadata, .refcounts] : .metadata
+      let conflicts = ledger.add([.init(cluster: cluster, use: use, token: 0)], weight: 1)
+      guard let conflict = conflicts.first else { continue }
       scan.log.corruption(
         .metadata, cluster, "the \(what) overlaps another structure at \((cluster * size).hex)")
-      scan.log.add(CheckLog.Tally(areRefcountsBroken: isRefcounts))
+      // Refcounts can be made anew; two others stay entangled.
+      let isMendable = isRefcounts || conflict.earlier.contains(.refcounts)
+      scan.log.add(CheckLog.Tally(isTreeBroken: !isMendable, areRefcountsBroken: isMendable))
     }
     return true
   }

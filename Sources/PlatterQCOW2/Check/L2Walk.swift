@@ -118,6 +118,7 @@ struct L2Walk {
     let isPacked = L2Entry(rawValue: word).isCompressed
     scan.log.corruption(
       .entries, place, "L2 table \(table.hex), entry \(entry): its cluster is used by \(what) too (\(word.hex))")
+    scan.log.add(CheckLog.Tally(areRefcountsBroken: earlier.contains(.refcounts)))
     scan.log.propose(isPacked ? .copyPacked(entry: place, word: word) : .copyData(entry: place, word: word))
   }
 }

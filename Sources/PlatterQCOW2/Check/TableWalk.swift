@@ -35,7 +35,8 @@ struct TableWalk {
         let faults = scan.rules.faults(ofL1: word)
         let entryOffset = tree.offset + index * 8
         if isFirst, !faults.isEmpty {
-          scan.log.corruption(.tables, entryOffset, "\(tree.name), entry \(index): \(scan.rules.describe(faults, word))")
+          scan.log.corruption(
+            .tables, entryOffset, "\(tree.name), entry \(index): \(scan.rules.describe(faults, word))")
           scan.log.add(CheckLog.Tally(badEntries: 1, isTreeBroken: !faults.isDisjoint(with: .fatal)))
         }
         let table = L1Entry(rawValue: word).tableOffset
@@ -61,6 +62,7 @@ struct TableWalk {
       .tables, entry,
       "\(tree.name), entry \(index): L2 table \((cluster * scan.geometry.clusterByteCount).hex) is "
         + (isMetadata ? "other metadata" : "the table of another part of the disk too"))
+    scan.log.add(CheckLog.Tally(areRefcountsBroken: conflict.earlier.contains(.refcounts)))
     scan.log.propose(isMetadata ? .dropTable(entry: entry) : .copyTable(entry: entry, word: word))
   }
 

@@ -78,6 +78,12 @@ package final class QCOW2Writer: WritableMap {
     try locked { core throws(ImageError) in try core.record(range) }
   }
 
+  package var packedCodec: PackedCodec? {
+    let header = reader.volume.header
+    guard !header.hasDataFile, header.encryption == .none else { return nil }
+    return header.compression == .zstd ? .zstd : .deflate
+  }
+
   package func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
     try locked { core throws(ImageError) in try core.release(range, as: result) }
   }

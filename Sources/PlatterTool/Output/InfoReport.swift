@@ -23,7 +23,7 @@ package struct InfoReport {
     unitByteCount = map.allocationUnit
     backing = map.backing
     var facts = map.facts
-    if isDropIn { facts.specific = facts.specific.flatMap { QEMUFacts.filter($0, map.formatName) } }
+    facts.specific = Self.shownFacts(map, isDropIn: isDropIn)
     self.facts = facts
     // A qcow2 image tells under "encrypt" how it is encrypted, even without its secret.
     isEncrypted = map.isEncrypted || formatName == "luks" || facts.specific?["encrypt"] != nil
@@ -35,6 +35,11 @@ package struct InfoReport {
       sum = sum.adding(try store.allocatedByteCount()) ?? UInt64.max
     }
     actualByteCount = sum
+  }
+
+  /// The facts that belong to a format alone, as they are shown.
+  static func shownFacts(_ map: any ImageMap, isDropIn: Bool) -> Property? {
+    isDropIn ? map.facts.specific.flatMap { QEMUFacts.filter($0, map.formatName) } : map.facts.specific
   }
 
   /// A name inside an image as seen from where the program runs.

@@ -17,36 +17,70 @@ package enum CheckVerb: Verb {
   private static let unsupportedStatus: Int32 = 63
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
-    if let repair = call.options.value("repair") {
-      guard ["leaks", "all"].contains(repair) else {
-        throw Failure("Unknown option value for -r (expecting 'leaks' or 'all'): \(repair)", isUsage: true)
-      }
-      throw Failure("not supported yet by platter: check -r")
-    }
+    let mode = try repairMode(call)
     let operand = try call.singleOperand()
     let isJSON = try call.wantsJSON()
     let source = try call.source(operand)
     try call.checkFormatOptions()
+    let (report, formatName) = if let mode { try repair(source, mode, call) } else { try check(source, call) }
+    if isJSON {
+      JSONWriter.write(json(report, formatName, source), to: call.output)
+      call.output.write("\n" as StaticString)
+    } else if !call.isQuiet {
+      writeFixed(report, to: call.output)
+      write(report, to: call.output)
+    }
+    return status(report)
+  }
+
+  private static func repairMode(_ call: Invocation) throws(Failure) -> RepairMode? {
+    guard let text = call.options.value("repair") else { return nil }
+    guard let mode = RepairMode(rawValue: text) else {
+      throw Failure("Unknown option value for -r (expecting 'leaks' or 'all'): \(text)", isUsage: true)
+    }
+    return mode
+  }
+
+  private static func check(_ source: ImageSource, _ call: Invocation) throws(Failure) -> (CheckReport, String) {
     var openOptions = try call.openOptions()
     openOptions.opensBacking = false
     let image = try call.open(source, openOptions)
     guard let map = image.layers[0].map as? any CheckableMap else {
       throw Failure("This image format does not support checks", status: unsupportedStatus)
     }
-    let report = try check(map, call)
-    if isJSON {
-      JSONWriter.write(json(report, image, source), to: call.output)
-      call.output.write("\n" as StaticString)
-    } else if !call.isQuiet {
-      write(report, to: call.output)
-    }
-    return status(report)
+    return (
+      try watched(call) { (workers, progress) throws(ImageError) in
+        try map.check(workers: workers, progress: progress)
+      }, image.formatName
+    )
   }
 
-  private static func check(_ map: any CheckableMap, _ call: Invocation) throws(Failure) -> CheckReport {
+  private static func repair(_ source: ImageSource, _ mode: RepairMode, _ call: Invocation) throws(Failure)
+    -> (CheckReport, String)
+  {
+    let openOptions = try call.openOptions()
+    var formatName = ""
+    let report = try watched(call) { (workers, progress) throws(ImageError) in
+      let outcome =
+        switch source.place {
+        case .path(let path):
+          try Repair.run(path: path, mode, openOptions, workers: workers, progress: progress)
+        case .node(let node):
+          try Repair.run(node: node, mode, openOptions, workers: workers, progress: progress)
+        }
+      formatName = outcome.formatName
+      return outcome.report
+    }
+    return (report, formatName)
+  }
+
+  /// Runs a check on all processors, shows its progress, and says what it found.
+  private static func watched(
+    _ call: Invocation, _ body: (Int, @escaping @Sendable (Double) -> Bool) throws(ImageError) -> CheckReport
+  ) throws(Failure) -> CheckReport {
     let progress = ProgressDisplay(try call.progressForm())
     do throws(ImageError) {
-      let report = try map.check(workers: min(Workers.processorCount, Workers.maximumCount)) { share in
+      let report = try body(min(Workers.processorCount, Workers.maximumCount)) { share in
         progress.update(UInt64(share * 10_000), of: 10_000)
         return true
       }
@@ -55,7 +89,10 @@ package enum CheckVerb: Verb {
       return report
     } catch {
       progress.finish(succeeded: false)
-      throw Failure(error)
+      if error.code == .unsupported, error.message.hasSuffix("has no repair") {
+        throw Failure("This image format does not support checks", status: unsupportedStatus)
+      }
+      throw OpenFailure.withHint(error)
     }
   }
 
@@ -66,7 +103,7 @@ package enum CheckVerb: Verb {
   }
 
   /// The members in the order of qemu-img 7.2; counts of nothing are left out, as there.
-  private static func json(_ report: CheckReport, _ image: DiskImage, _ source: ImageSource) -> Property {
+  private static func json(_ report: CheckReport, _ formatName: String, _ source: ImageSource) -> Property {
     var members: [Property.Member] = []
     func add(_ name: String, _ value: UInt64?) {
       if let value, value > 0 { members.append(Property.Member(name, .unsigned(value))) }
@@ -81,9 +118,17 @@ package enum CheckVerb: Verb {
     add("leaks-fixed", UInt64(report.leaksFixed))
     add("allocated-clusters", report.allocatedClusters)
     members.append(Property.Member("filename", .text(source.fileName)))
-    members.append(Property.Member("format", .text(image.formatName)))
+    members.append(Property.Member("format", .text(formatName)))
     add("fragmented-clusters", report.fragmentedClusters)
     return .object(members)
+  }
+
+  private static func writeFixed(_ report: CheckReport, to output: Output) {
+    guard report.corruptionsFixed > 0 || report.leaksFixed > 0 else { return }
+    output.write(line: "The following inconsistencies were found and repaired:\n")
+    output.write(line: "    \(report.leaksFixed) leaked clusters")
+    output.write(line: "    \(report.corruptionsFixed) corruptions\n")
+    output.write(line: "Double checking the fixed image now...")
   }
 
   private static func write(_ report: CheckReport, to output: Output) {

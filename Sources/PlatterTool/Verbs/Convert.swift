@@ -73,6 +73,8 @@ private struct ConvertRequest {
   let targetArgument: Argument
   let copyOptions: Convert.Options
   let bytesPerSecond: UInt64?
+  private let format: any CreatableFormat.Type
+  private let formatOptions: [String: String]
   private let isExisting: Bool
   private let isTargetZero: Bool
 
@@ -96,8 +98,12 @@ private struct ConvertRequest {
     let cache = try call.cache("t", what: "cache") ?? .unsafe
     copy.flushes = cache.flushes
     copy.isDirect = cache.isDirect
-    try Self.checkTarget(options)
-    if try Self.reservesRawSpace(options.values("o")) { copy.sparseByteCount = 0 }
+    copy.isCompressed = options.has("c")
+    copy.isOrdered = !options.has("W")
+    format = try TargetFormat.named(options.value("O") ?? "raw", file: nil)
+    try Self.checkTarget(options, format)
+    formatOptions = try Self.formatOptions(options, format)
+    if format.name == "raw", (formatOptions["preallocation"] ?? "off") != "off" { copy.sparseByteCount = 0 }
     // One worker, so that what waits for the rate is all there is.
     if bytesPerSecond != nil { copy.workerCount = 1 }
     copyOptions = copy
@@ -122,16 +128,29 @@ private struct ConvertRequest {
     copy.workerCount = count
   }
 
-  /// The options of a raw target: whether space for all of it is to be reserved.
-  private static func reservesRawSpace(_ lists: [String]) throws(Failure) -> Bool {
-    let options = try TargetFormat.options(lists)
-    for name in options.keys.sorted() where !["size", "preallocation"].contains(name) {
-      throw Failure("Invalid parameter '\(name)'")
+  /// The options of the target's format, those among them that have letters of their own included.
+  private static func formatOptions(_ parsed: ParsedOptions, _ format: any CreatableFormat.Type) throws(Failure)
+    -> [String: String]
+  {
+    var options = try TargetFormat.options(parsed.values("o"))
+    let known = Set(format.creationOptions.map(\.name))
+    for name in options.keys.sorted() where !known.contains(name) { throw Failure("Invalid parameter '\(name)'") }
+    // The sources say how large it is.
+    options["size"] = nil
+    if let backing = parsed.value("B") { options["backing_file"] = backing }
+    if let backing = parsed.value("F") { options["backing_fmt"] = backing }
+    if options["backing_file"] != nil, options["backing_fmt"] == nil {
+      throw Failure("backing file specified without backing format")
     }
-    return false
+    if format.name == "raw", let mode = options["preallocation"],
+      !["off", "falloc", "full"].contains(mode)
+    {
+      throw Failure("invalid parameter value: \(mode)")
+    }
+    return options
   }
 
-  private static func checkTarget(_ options: ParsedOptions) throws(Failure) {
+  private static func checkTarget(_ options: ParsedOptions, _ format: any CreatableFormat.Type) throws(Failure) {
     if options.has("target-is-zero"), !options.has("n") {
       throw Failure("--target-is-zero requires use of -n flag")
     }
@@ -140,12 +159,18 @@ private struct ConvertRequest {
     }
     if options.has("C"), options.has("S") { throw Failure("Cannot enable copy offloading when -S is used") }
     if options.has("C"), options.has("salvage") { throw Failure("Cannot use copy offloading in salvaging mode") }
-    guard (options.value("O") ?? "raw") == "raw" else { throw Failure("not supported yet by platter") }
-    if options.has("c") { throw Failure("Compression not supported for this file format") }
-    if options.has("B") { throw Failure("Backing file not supported for file format 'raw'") }
-    if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }
+    if format.name == "raw" {
+      if options.has("c") { throw Failure("Compression not supported for this file format") }
+      if options.has("B") { throw Failure("Backing file not supported for file format 'raw'") }
+      if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }
+    }
     if options.has("n"), options.has("o") { throw Failure("-o has no effect when skipping image creation") }
-    if options.has("bitmaps") { throw Failure("Format driver 'raw' does not support bitmaps") }
+    if options.has("bitmaps") {
+      throw format.name == "raw"
+        ? Failure("Format driver 'raw' does not support bitmaps")
+        : Failure("not supported yet by platter: convert --bitmaps")
+    }
+    if options.has("n"), options.has("c") { throw Failure("not supported yet by platter: convert -n -c") }
     if options.has("salvage") { throw Failure("not supported yet by platter: convert --salvage") }
   }
 
@@ -161,10 +186,24 @@ private struct ConvertRequest {
   }
 
   func target(_ call: Invocation) throws(Failure) -> ConvertTarget {
-    if isStream { return .stream(1) }
+    var open = try call.openOptions(formatKey: "O")
+    open.node = [:]
+    if isStream {
+      guard format.name != "raw" else { return .stream(1) }
+      var create = Create("standard output", format: format, byteCount: nil, options: formatOptions)
+      create.backingOptions = open
+      return .imageStream(create, 1)
+    }
     let source = try ImageSource(targetArgument, isOptionList: call.options.has("target-image-opts"))
     guard let path = source.path else { throw Failure("the target '\(source.written)' names no file") }
-    return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path)
+    if format.name == "raw" { return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path) }
+    if isExisting {
+      open.isWritable = true
+      return .image(try call.open(source, open), isZero: isTargetZero)
+    }
+    var create = Create(path, format: format, byteCount: nil, options: formatOptions)
+    create.backingOptions = open
+    return .newImage(create)
   }
 
   /// Words for a failed copy.
@@ -176,13 +215,13 @@ private struct ConvertRequest {
     let isOpening = error.message.hasPrefix("cannot be opened")
     if error.code == .busy {
       return Failure(
-        "\(name): error while converting raw: \(error.message)",
+        "\(name): error while converting \(format.name): \(error.message)",
         hint: "Is another process using the image [\(name)]?")
     }
     if isExisting, error.code == .invalidArgument { return Failure("output file is smaller than input file") }
     guard isOpening, let reason = error.errno else { return OpenFailure.withHint(error) }
     return isExisting
       ? Failure("Could not open '\(name)': Could not open '\(name)': \(reason.description)")
-      : Failure("\(name): error while converting raw: Could not create '\(name)': \(reason.description)")
+      : Failure("\(name): error while converting \(format.name): Could not create '\(name)': \(reason.description)")
   }
 }

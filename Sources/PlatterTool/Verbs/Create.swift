@@ -82,6 +82,9 @@ package enum CreateVerb: Verb {
         throw describe(error, name, call)
       }
       var failure = OpenFailure.describe(error, backing, file: error.file, call.program)
+      if error.message.hasPrefix("cannot be opened"), let reason = error.errno {
+        failure.sentences = ["Could not open '\(error.file ?? backing)': \(reason.description)"]
+      }
       failure.sentences = failure.sentences.map { "\(name): \($0)" }
       failure.hint = failure.hint ?? "Could not open backing image."
       throw failure
@@ -104,7 +107,9 @@ package enum CreateVerb: Verb {
     return line
   }
 
-  private static func escaped(_ text: String) -> String { text.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,") }
+  private static func escaped(_ text: String) -> String {
+    text.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
+  }
 
   private static func describe(_ error: ImageError, _ name: String, _ call: Invocation) -> Failure {
     guard call.program.isDropIn else { return OpenFailure.withHint(error.named(name)) }

@@ -168,8 +168,11 @@ package enum OpenFailure {
     return Failure("Could not open '\(name)': \(reason(error, [name, file ?? name]))", hint: hint)
   }
 
-  private static func reason(_ error: ImageError, _ names: [String]) -> String {
+  static func reason(_ error: ImageError, _ names: [String]) -> String {
     let shown = error.file ?? names[0]
+    for format in ["qcow2", "qed"] where error.message.hasPrefix("no \(format) image") {
+      return "Image is not in \(format) format"
+    }
     if error.errno == .isDirectory { return "'file' driver requires '\(shown)' to be a regular file" }
     if let reason = error.errno, error.message.hasPrefix("cannot be opened") {
       return "Could not open '\(shown)': \(reason.description)"

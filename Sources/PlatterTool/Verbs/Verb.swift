@@ -15,8 +15,8 @@ package protocol Verb: Sendable {
 /// All verbs: those that work, and the names of qemu-img's that do not yet.
 package enum Verbs {
   package static let all: [any Verb.Type] = [
-    CheckVerb.self, ChecksumVerb.self, CompareVerb.self, ConvertVerb.self, CreateVerb.self, InfoVerb.self, InspectVerb.self,
-    MapVerb.self, MeasureVerb.self,
+    CheckVerb.self, ChecksumVerb.self, CompareVerb.self, ConvertVerb.self, CreateVerb.self, IOProgram.self,
+    InfoVerb.self, InspectVerb.self, MapVerb.self, MeasureVerb.self,
   ]
 
   /// Verbs of qemu-img that this version does not have.

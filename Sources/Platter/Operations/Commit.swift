@@ -1,0 +1,74 @@
+package import PlatterCore
+
+/// Writes what an overlay has into an image below it, and empties the overlay.
+package struct Commit {
+  /// Guest bytes that are moved at once.
+  private static let stepByteCount: UInt64 = 2 << 20
+
+  private let image: DiskImage
+  /// The image of the chain that takes the bytes; 1 is the overlay's own backing image.
+  package let depth: Int
+  /// The overlay keeps what it has. So it does anyway where there are images between it and the target: they no longer
+  /// show what they did.
+  package var keepsOverlay = false
+
+  /// - Parameter image: opened with `isWritable` and with `writableDepth` equal to `depth`.
+  /// - Throws: `.invalidArgument` where there is no such image below.
+  package init(_ image: DiskImage, depth: Int = 1) throws(ImageError) {
+    guard depth >= 1, depth < image.layers.count else {
+      throw ImageError(.invalidArgument, "has no backing image to commit to", file: image.name)
+    }
+    self.image = image
+    self.depth = depth
+  }
+
+  /// The depth at which the chain has a backing image of this name; nil where it has none.
+  package static func depth(ofImageNamed name: String, in image: DiskImage) -> Int? {
+    image.layers.indices.dropFirst().first { index in
+      image.layers[index].name == name || image.layers[index - 1].map.backing?.displayName == name
+    }
+  }
+
+  /// Moves everything. The target is on stable storage before the overlay gives anything up.
+  package func run(progress: ProgressHandler? = nil) throws(ImageError) {
+    let target = DiskImage(layers: Array(image.layers[depth...]))
+    let writer = try DiskWriter(target)
+    if target.byteCount < image.byteCount { try writer.resize(to: image.byteCount) }
+    try copy(to: writer, ProgressCounter(total: image.byteCount, progress))
+    try writer.flush()
+    try writer.close()
+    guard !keepsOverlay, depth == 1 else { return }
+    let overlay = try DiskWriter(image)
+    _ = try overlay.makeAbsent(0..<image.byteCount)
+    try overlay.flush()
+    try overlay.close()
+  }
+
+  /// What the images above the target say; where none of them says anything, the target has it already.
+  private func copy(to writer: DiskWriter, _ progress: ProgressCounter) throws(ImageError) {
+    let above = DiskImage(layers: Array(image.layers[..<depth]))
+    // Behind the end of an image between, nothing of the target shows.
+    let shown = image.layers[..<depth].map(\.map.byteCount).min() ?? 0
+    var cursor = RunCursor(above, 0..<above.byteCount)
+    var buffer = [UInt8](repeating: 0, count: Int(min(Self.stepByteCount, above.byteCount)))
+    while let run = try cursor.peek() {
+      let start = run.extent.start
+      var end = run.extent.end
+      if start < shown { end = min(end, shown) }
+      let isAbsent = run.extent.kind == .absent && start < shown
+      if run.readsZero {
+        if !isAbsent { try writer.zero(start..<end, mayUnmap: true) }
+      } else {
+        end = min(end, start + Self.stepByteCount)
+        let count = Int(end - start)
+        try buffer.withMutableRawBytes { bytes throws(ImageError) in
+          var part = bytes._mutatingExtracting(0..<count)
+          try above.read(into: &part, at: start)
+        }
+        try writer.write(buffer.rawBytes.extracting(0..<count), at: start)
+      }
+      cursor.advance(end - start)
+      try progress.add(end - start)
+    }
+  }
+}

@@ -1,0 +1,174 @@
+package import PlatterCore
+
+// A repair, step by step. Each begins with a scan of its own, so that no step relies on what an earlier one meant to do.
+//
+//   scan      nothing is written before the first one has ended
+//   mark      dirty (version 3): cut here or later, the next writer repairs again
+//   conflicts clusters that two uses share are copied to the end of the file, and one use is moved there
+//   entries   bad ones are mended where their place is sound, else they read as zeros
+//   counts    set to the references; rebuilt at the end of the file where table or blocks are broken
+//   flags     copied flags follow the counts
+//   marks     cleared where nothing is left
+//
+// Refcounts lose every conflict: they can be made anew, guest bytes cannot. A flush ends each step. While something of the
+// metadata cannot be read, no count is lowered: what looks unused may not be.
+
+extension QCOW2: RepairableFormat {
+  package static func repair(
+    _ store: any ByteStore, _ context: OpenContext, _ mode: RepairMode, workers: Int,
+    progress: @escaping @Sendable (Double) -> Bool
+  ) throws(ImageError) -> CheckReport {
+    try naming(store.name) { () throws(ImageError) in
+      var repair = Repair(store, context, workers: workers, progress: progress)
+      return try repair.run(mode)
+    }
+  }
+
+  /// Repairs an image that its last writer did not close, before it is written again.
+  static func repairIfDirty(_ store: any ByteStore, _ context: OpenContext) throws(ImageError) {
+    let features = try Opening(store, context).header.incompatibleFeatures
+    guard features.contains(.dirty) else { return }
+    let report = try repair(store, context, .all, workers: Workers.processorCount) { _ in true }
+    guard report.corruptions == 0, report.checkErrors == 0 else {
+      throw .corrupt("the image was not closed, and \(report.corruptions) errors in it could not be repaired")
+    }
+  }
+}
+
+/// One repair at work.
+struct Repair {
+  /// Rounds of moving clusters out of conflicts; each takes up to `CheckLog.maximumFixCount`.
+  private static let maximumRoundCount = 256
+  /// Copies may fill as much as the file has, and this: entries that all name one cluster must not fill a disk.
+  private static let copyAllowance: UInt64 = 64 << 20
+
+  let store: any ByteStore
+  private let context: OpenContext
+  private let workers: Int
+  private let progress: @Sendable (Double) -> Bool
+  /// What the guest loses, and what could not be done.
+  var notes: [String] = []
+  /// Bytes that may still be copied.
+  var copyBudget: UInt64 = 0
+
+  init(
+    _ store: any ByteStore, _ context: OpenContext, workers: Int, progress: @escaping @Sendable (Double) -> Bool
+  ) {
+    self.store = store
+    var context = context
+    // Neither the data file nor a key is needed; a corrupt mark does not stop a repair.
+    context.isWritable = false
+    context.isForFactsOnly = true
+    context.warn = { _ in }
+    self.context = context
+    self.workers = workers
+    self.progress = progress
+  }
+
+  mutating func note(_ text: String) {
+    if notes.count < CheckReport.maximumMessageCount { notes.append(text) }
+  }
+
+  /// A scan of the image as it is now.
+  func scan(skipsRefcounts: Bool = false, reserved: Range<UInt64> = 0..<0, workers: Int? = nil)
+    throws(ImageError) -> ImageScan
+  {
+    var options = ImageScan.Options(workers: workers ?? self.workers, progress: progress)
+    options.skipsRefcounts = skipsRefcounts
+    options.reserved = reserved
+    return try ImageScan(try Volume(opening: store, context), options)
+  }
+
+  private func survey() throws(ImageError) -> ImageScan {
+    let scan = try scan()
+    try scan.compare()
+    return scan
+  }
+
+  mutating func run(_ mode: RepairMode) throws(ImageError) -> CheckReport {
+    let first = try survey()
+    copyBudget = first.fileByteCount.adding(Self.copyAllowance) ?? .max
+    let before = first.report(first.header.incompatibleFeatures)
+    guard before.corruptions > 0 || before.leaks > 0 else { return before }
+    switch mode {
+    case .leaks: try repairLeaks(first)
+    case .all: try repairAll(first)
+    }
+    let last = try survey()
+    var features = last.header.incompatibleFeatures
+    if mode == .all, last.log.tally.corruptions == 0 { features = try clearMarks(last.header) }
+    var after = last.report(features)
+    after.corruptionsFixed = max(0, before.corruptions - after.corruptions)
+    after.leaksFixed = max(0, before.leaks - after.leaks)
+    let left = after.messages
+    after.messages = []
+    for message in before.messages + notes + left { after.say(message) }
+    return after
+  }
+
+  private mutating func repairLeaks(_ first: ImageScan) throws(ImageError) {
+    let tally = first.log.tally
+    guard tally.leaks > 0 else { return }
+    guard !tally.isTreeBroken, !tally.areRefcountsBroken else {
+      return note("leaks are left alone: damaged metadata may refer to what looks unused (repair all first)")
+    }
+    try setCounts(try scan(), lowersOnly: true)
+    try store.flush()
+  }
+
+  private mutating func repairAll(_ first: ImageScan) throws(ImageError) {
+    guard first.log.tally.corruptions > 0 || first.log.tally.leaks > 0 else { return }
+    try setFeatures(first.header, first.header.incompatibleFeatures.union(.dirty))
+    try solveConflicts()
+    if first.log.tally.badEntries > 0 {
+      try mendEntries(try scan())
+      try store.flush()
+      // A mended entry may name a cluster that is somebody's already.
+      try solveConflicts()
+    }
+    try repairCounts()
+    let now = try survey()
+    if now.log.tally.wrongFlags > 0 { try setFlags(now) }
+    try store.flush()
+  }
+
+  private mutating func solveConflicts() throws(ImageError) {
+    for _ in 0..<Self.maximumRoundCount {
+      // One worker, so that the same image is always repaired in the same way.
+      let scan = try scan(skipsRefcounts: true, workers: 1)
+      try scan.run { _ in }
+      guard try apply(scan.log.fixes, scan) else { return }
+    }
+  }
+
+  private mutating func repairCounts() throws(ImageError) {
+    let now = try survey()
+    let tally = now.log.tally
+    if tally.areRefcountsBroken {
+      try rebuildCounts(keepsHigher: tally.isTreeBroken)
+    } else if tally.wrongCounts > 0 {
+      try setCounts(try scan(), lowersOnly: false, keepsHigher: tally.isTreeBroken)
+      try store.flush()
+    }
+  }
+
+  // MARK: Marks
+
+  private func clearMarks(_ header: Header) throws(ImageError) -> IncompatibleFeatures {
+    let features = header.incompatibleFeatures.subtracting([.dirty, .corrupt])
+    try setFeatures(header, features)
+    return features
+  }
+
+  private func setFeatures(_ header: Header, _ features: IncompatibleFeatures) throws(ImageError) {
+    guard header.version >= 3, features != header.incompatibleFeatures else { return }
+    try store.flush()
+    try write([features.rawValue], at: 72)
+    try store.flush()
+  }
+
+  func write(_ words: [UInt64], at offset: UInt64) throws(ImageError) {
+    let bytes = Words.encode(words)
+    try store.write(bytes.rawBytes, at: offset)
+  }
+}

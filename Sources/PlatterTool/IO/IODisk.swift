@@ -1,0 +1,185 @@
+import Platter
+import PlatterCore
+import SystemPackage
+
+/// How a disk is opened for the exerciser.
+struct IODiskOptions {
+  var isReadOnly = false
+  var cache = OpenOptions.CacheMode.writethrough
+  /// Whether discards have an effect.
+  var discards = true
+  var isShared = false
+  var format: String?
+}
+
+/// An open disk: requests in pieces of bounded size, whatever length is asked for.
+final class IODisk {
+  /// Pieces end at multiples of this, so that no cluster is written in two.
+  private static let pieceByteCount: UInt64 = 2 << 20  // qcow2: the largest cluster
+  private static let sectorByteCount: UInt64 = 512
+
+  let image: DiskImage
+  let options: IODiskOptions
+  let writer: DiskWriter?
+  /// Why the disk cannot be written although that was asked for.
+  let refusal: String?
+
+  init(_ image: DiskImage, _ options: IODiskOptions) throws(ImageError) {
+    self.image = image
+    self.options = options
+    if options.isReadOnly {
+      writer = nil
+      refusal = nil
+    } else if image.layers[0].map is any WritableMap {
+      // Requests flush here, at their ends: the writer sees pieces of them.
+      writer = try DiskWriter(image, cache: options.cache == .unsafe ? .unsafe : .writeback)
+      refusal = nil
+    } else {
+      writer = nil
+      refusal = "the \(image.formatName) format cannot be written"
+    }
+  }
+
+  /// Bytes that requests may reach: whole sectors.
+  var byteCount: UInt64 { image.byteCount.dividedRoundingUp(by: Self.sectorByteCount) * Self.sectorByteCount }
+
+  func check(_ offset: UInt64, _ count: UInt64) throws(ImageError) {
+    guard offset <= byteCount, count <= byteCount - offset else {
+      throw ImageError(.io, "the request lies outside the disk", errno: .ioError)
+    }
+  }
+
+  /// Hands out the bytes of a range, piece by piece: `body` gets them and their place in the range.
+  func read(_ offset: UInt64, _ count: UInt64, _ body: (RawSpan, UInt64) -> Void) throws(ImageError) {
+    try check(offset, count)
+    guard count > 0 else { return }
+    var bytes = [UInt8](repeating: 0, count: Int(min(count, Self.pieceByteCount)))
+    try forEachPiece(offset, count) { (position, length) throws(ImageError) in
+      let present = Int(min(length, image.byteCount - min(position, image.byteCount)))
+      try bytes.withMutableRawBytes { span throws(ImageError) in
+        var part = span._mutatingExtracting(0..<present)
+        try image.read(into: &part, at: position)
+      }
+      // A raw file may end inside its last sector.
+      for index in present..<Int(length) { bytes[index] = 0 }
+      body(bytes.rawBytes.extracting(0..<Int(length)), position - offset)
+    }
+  }
+
+  /// Writes a range that repeats `filling`.
+  func write(_ offset: UInt64, _ count: UInt64, filling: [UInt8]) throws(ImageError) {
+    try check(offset, count)
+    guard count > 0, let writer else { return }
+    try growToSector(offset + count, writer)
+    var bytes = Self.repeated(filling, from: 0, count: Int(min(count, Self.pieceByteCount)))
+    try forEachPiece(offset, count) { (position, length) throws(ImageError) in
+      if position > offset, filling.count > 1 {
+        bytes = Self.repeated(filling, from: position - offset, count: Int(length))
+      }
+      let part = bytes.rawBytes.extracting(0..<Int(length))
+      if position == 0 { try refuseForeignHead(part) }
+      try writer.write(part, at: position)
+    }
+  }
+
+  /// Writes a range as compressed units.
+  func writeCompressed(_ offset: UInt64, _ count: UInt64, filling: [UInt8]) throws(ImageError) {
+    try check(offset, count)
+    guard let writer else { return }
+    guard let unit = writer.packedUnitByteCount else {
+      throw ImageError(.unsupported, "the image has no compressed clusters")
+    }
+    guard offset % unit == 0, count % unit == 0 || offset + count == byteCount else {
+      throw ImageError(.invalidArgument, "a compressed write takes whole clusters")
+    }
+    try forEachPiece(offset, count) { (position, length) throws(ImageError) in
+      let bytes = Self.repeated(filling, from: position - offset, count: Int(length))
+      try writer.writeCompressed(bytes.rawBytes, at: position)
+    }
+  }
+
+  /// Makes a range read as zeros.
+  func zero(_ offset: UInt64, _ count: UInt64, mayUnmap: Bool) throws(ImageError) {
+    try check(offset, count)
+    guard let writer else { return }
+    try growToSector(offset + count, writer)
+    try writer.zero(offset..<offset + count, mayUnmap: mayUnmap && options.discards)
+  }
+
+  func discard(_ offset: UInt64, _ count: UInt64) throws(ImageError) {
+    try check(offset, count)
+    guard let writer, options.discards else { return }
+    try writer.discard(min(offset, image.byteCount)..<min(offset + count, image.byteCount))
+  }
+
+  /// The end of a request: on stable storage where the cache mode or the request itself says so.
+  func finishRequest(forced: Bool = false) throws(ImageError) {
+    guard forced || options.cache == .writethrough || options.cache == .directsync else { return }
+    try writer?.flush()
+  }
+
+  func close() throws(ImageError) { try writer?.close() }
+
+  private func forEachPiece(
+    _ offset: UInt64, _ count: UInt64, _ body: (UInt64, UInt64) throws(ImageError) -> Void
+  ) throws(ImageError) {
+    var position = offset
+    while position < offset + count {
+      let length = min(offset + count - position, Self.pieceByteCount - position % Self.pieceByteCount)
+      try body(position, length)
+      position += length
+    }
+  }
+
+  private static func repeated(_ filling: [UInt8], from start: UInt64, count: Int) -> [UInt8] {
+    guard filling.count > 1 else { return [UInt8](repeating: filling.first ?? 0, count: count) }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(count)
+    var place = Int(start % UInt64(filling.count))
+    while bytes.count < count {
+      let part = filling[place..<min(filling.count, place + count - bytes.count)]
+      bytes += part
+      place = 0
+    }
+    return bytes
+  }
+
+  /// A raw file that ends inside a sector grows to its end when that is written.
+  private func growToSector(_ end: UInt64, _ writer: DiskWriter) throws(ImageError) {
+    if end > image.byteCount { try writer.resize(to: end) }
+  }
+
+  /// In a disk whose format was guessed as raw, the first sector may not become the head of another format: the next
+  /// guess would follow what a guest has written.
+  private func refuseForeignHead(_ bytes: RawSpan) throws(ImageError) {
+    guard image.layers[0].wasProbed, image.formatName == "raw" else { return }
+    let sector = Int(min(Self.sectorByteCount, image.byteCount))
+    var head = try image.read(sector, at: 0)
+    for index in 0..<min(sector, bytes.byteCount) { head[index] = bytes[index] }
+    let best = try Formats.probe(MemoryStore(head))[0]
+    let isForeign = best.format.name != "raw" || Formats.unsupportedSignature(head.rawBytes) != nil
+    guard !isForeign else {
+      throw ImageError(
+        .forbidden, "the format was guessed as raw, and this would be the start of another one",
+        errno: .notPermitted)
+    }
+  }
+}
+
+extension ImageError {
+  /// The system's sentence that scripts expect of a failed request.
+  var systemSentence: String {
+    if let errno { return errno.description }
+    let reason: Errno =
+      switch code {
+      case .notFound: .noSuchFileOrDirectory
+      case .io, .corrupt, .truncated: .ioError
+      case .unsupported: .notSupported
+      case .invalidArgument: .invalidArgument
+      case .busy: .resourceBusy
+      case .forbidden: .notPermitted
+      case .cancelled: .canceled
+      }
+    return reason.description
+  }
+}

@@ -1,0 +1,73 @@
+import PlatterCore
+
+/// What a disk may hold when the power goes: everything before the last flush, and of what came after it any of the
+/// sectors, in any order.
+package struct PowerCut {
+  private static let sectorByteCount: UInt64 = 512
+
+  private let initial: PagedBytes
+  private let journal: [RecordingStore.Operation]
+
+  /// - Parameter journal: all changes since the file was `initial`, as a `PagedStore` records them.
+  package init(_ initial: PagedBytes, _ journal: [RecordingStore.Operation]) {
+    self.initial = initial
+    self.journal = journal
+  }
+
+  /// Calls `body` with what is left of the file for a cut before each operation and after the last.
+  package func forEachCut(
+    _ random: inout SeededGenerator, _ body: (_ operationCount: Int, _ left: PagedBytes) throws -> Void
+  ) throws {
+    var flushed = initial
+    var pending: [RecordingStore.Operation] = []
+    for count in 0...journal.count {
+      var left = flushed
+      // All of it and nothing of it are as likely as each share between.
+      let odds = Int.random(in: 0...4, using: &random)
+      for operation in pending { Self.applyPart(of: operation, odds, &left, &random) }
+      try body(count, left)
+      guard count < journal.count else { return }
+      if journal[count] == .flush {
+        for operation in pending { flushed.apply(operation) }
+        pending = []
+      } else {
+        pending.append(journal[count])
+      }
+    }
+  }
+
+  /// - Parameter odds: of four parts that survive.
+  private static func applyPart(
+    of operation: RecordingStore.Operation, _ odds: Int, _ left: inout PagedBytes, _ random: inout SeededGenerator
+  ) {
+    func survives() -> Bool { Int.random(in: 0..<4, using: &random) < odds }
+    switch operation {
+    case .write(let offset, let bytes):
+      // Whole, or torn at sector borders.
+      guard Int.random(in: 0..<3, using: &random) == 0 else {
+        if survives() { left.apply(operation) }
+        return
+      }
+      for range in sectors(offset..<offset + UInt64(bytes.count)) where survives() {
+        left.write(
+          bytes.rawBytes.extracting(Int(range.lowerBound - offset)..<Int(range.upperBound - offset)),
+          at: range.lowerBound)
+      }
+    case .zero(let range):
+      for range in sectors(range) where survives() { left.zero(range) }
+    case .resize, .flush:
+      if survives() { left.apply(operation) }
+    }
+  }
+
+  private static func sectors(_ range: Range<UInt64>) -> [Range<UInt64>] {
+    var all: [Range<UInt64>] = []
+    var position = range.lowerBound
+    while position < range.upperBound {
+      let end = min(range.upperBound, (position / sectorByteCount + 1) * sectorByteCount)
+      all.append(position..<end)
+      position = end
+    }
+    return all
+  }
+}
