@@ -60,7 +60,8 @@ package enum Program {
   private static func run(
     _ verb: any Verb.Type, _ program: ProgramName, _ words: [Argument], _ output: Output, _ messages: Messages
   ) throws(Failure) -> Int32 {
-    let options = try ParsedOptions(name: Argument(verb.name), words: words, specs: Verbs.options(of: verb, program))
+    let options = try ParsedOptions(
+      name: Argument(verb.name), words: verb.arrange(words), specs: Verbs.options(of: verb, program))
     if options.has("help") {
       Help.write(verb, program, to: output)
       return 0

@@ -67,7 +67,7 @@ struct IOTests {
   /// Times and rates differ from run to run.
   private static func masked(_ text: String) -> [String] {
     text.split(separator: "\n", omittingEmptySubsequences: false).map { line in
-      guard let end = line.range(of: " ops; ") else {
+      guard let end = line.firstRange(of: " ops; ")?.lowerBound else {
         return line.contains(",1,0:0") ? String(line.prefix { $0 != "," }) : String(line)
       }
       return String(line[..<end])

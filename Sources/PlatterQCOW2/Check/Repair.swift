@@ -102,7 +102,8 @@ struct Repair {
     after.leaksFixed = max(0, before.leaks - after.leaks)
     let left = after.messages
     after.messages = []
-    for message in before.messages + notes + left { after.say(message) }
+    // What was lost comes first: findings may be many, and are cut.
+    for message in notes + before.messages + left { after.say(message) }
     return after
   }
 

@@ -39,19 +39,24 @@ package enum TargetFormat {
     }
     call.output.write(line: isForFile ? "Supported options:" : "Supported \(format) options:")
     for option in options.sorted(by: { $0.name < $1.name }) {
-      let type =
-        switch option.kind {
-        case .size: "size"
-        case .flag: "bool (on/off)"
-        case .number: "num"
-        case .text: "str"
-        }
-      call.output.write(line: "  " + HumanText.left("\(option.name)=<\(type)>", 22) + " - " + option.help)
+      write(option, to: call.output)
     }
     guard !isForFile else { return true }
     call.output.write("\nThe protocol level may support further options.\n" as StaticString)
     call.output.write("Specify the target filename to include those options.\n" as StaticString)
     return true
+  }
+
+  /// A line of the list of options.
+  package static func write(_ option: CreationOption, to output: Output) {
+    let type =
+      switch option.kind {
+      case .size: "size"
+      case .flag: "bool (on/off)"
+      case .number: "num"
+      case .text: "str"
+      }
+    output.write(line: "  " + HumanText.left("\(option.name)=<\(type)>", 22) + " - " + option.help)
   }
 }
 

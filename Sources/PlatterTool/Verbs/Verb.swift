@@ -8,21 +8,27 @@ package protocol Verb: Sendable {
   /// The options; `-h` and `--help` are added to every table.
   static var options: [OptionSpec] { get }
 
+  /// The words behind the verb as getopt is to see them.
+  static func arrange(_ words: [Argument]) -> [Argument]
+
   /// Does the work. Returns the exit status.
   static func run(_ call: Invocation) throws(Failure) -> Int32
+}
+
+extension Verb {
+  package static func arrange(_ words: [Argument]) -> [Argument] { words }
 }
 
 /// All verbs: those that work, and the names of qemu-img's that do not yet.
 package enum Verbs {
   package static let all: [any Verb.Type] = [
-    CheckVerb.self, ChecksumVerb.self, CompareVerb.self, ConvertVerb.self, CreateVerb.self, IOProgram.self,
-    InfoVerb.self, InspectVerb.self, MapVerb.self, MeasureVerb.self,
+    AmendVerb.self, CheckVerb.self, ChecksumVerb.self, CommitVerb.self, CompareVerb.self, ConvertVerb.self,
+    CreateVerb.self, DDVerb.self, InfoVerb.self, InspectVerb.self, IOProgram.self, MapVerb.self, MeasureVerb.self,
+    RebaseVerb.self, ResizeVerb.self, SnapshotVerb.self,
   ]
 
   /// Verbs of qemu-img that this version does not have.
-  package static let missing: Set<String> = [
-    "amend", "bench", "bitmap", "commit", "dd", "rebase", "resize", "snapshot",
-  ]
+  package static let missing: Set<String> = ["bench", "bitmap"]
 
   /// The table of a verb as it holds under a name of the program.
   package static func options(of verb: any Verb.Type, _ program: ProgramName) -> [OptionSpec] {
