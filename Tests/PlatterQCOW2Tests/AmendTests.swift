@@ -74,17 +74,17 @@ private func image() -> QCOW2Builder {
   @Test("another backing file's name goes into the header in one write, or not at all")
   func backing() throws {
     let store = MemoryStore(image().build().bytes)
-    let map = try #require(try writer(store) as? any AmendableMap)
+    let map = try #require(try writer(store) as? any RebaseableMap)
     try map.prepareToWrite(noBarrier)
-    try map.setBacking(name: Array("base.qcow2".utf8), formatName: "qcow2", noBarrier)
+    try map.setBacking(Array("base.qcow2".utf8), format: "qcow2", noBarrier)
     let opened = try open(store.bytes)
     #expect(opened.backing?.displayName == "base.qcow2")
     #expect(opened.backing?.formatName == "qcow2")
     let error = #expect(throws: ImageError.self) {
-      try map.setBacking(name: filled(65, 1024), formatName: "raw", noBarrier)
+      try map.setBacking(filled(65, 1024), format: "raw", noBarrier)
     }
     #expect(error?.code == .unsupported)
-    try map.setBacking(name: nil, formatName: nil, noBarrier)
+    try map.setBacking(nil, format: nil, noBarrier)
     try map.close(noBarrier)
     #expect(try open(store.bytes).backing == nil)
     #expect(try Audit(store.bytes).isClean)

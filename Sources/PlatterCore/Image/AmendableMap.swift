@@ -6,9 +6,4 @@ package protocol AmendableMap: WritableMap {
   /// - Throws: `.invalidArgument` for an option or value that is none, `.unsupported` for a change that cannot be made;
   ///   everything that can be known is checked before the first write.
   func amend(_ options: [String: String], _ barrier: Barrier) throws(ImageError)
-
-  /// Records another backing image, or none, and believes that it has the same bytes. Open the image again afterwards.
-  /// - Parameter name: the bytes that go into the image; nil for none.
-  /// - Throws: `.unsupported` where the name does not fit; nothing is changed then.
-  func setBacking(name: [UInt8]?, formatName: String?, _ barrier: Barrier) throws(ImageError)
 }

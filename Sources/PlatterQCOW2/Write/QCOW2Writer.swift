@@ -72,16 +72,16 @@ package final class QCOW2Writer: WritableMap {
     core.withLock { $0.abandon(allocation) }
   }
 
-  package var packedCodec: PackedCodec? {
-    let header = reader.volume.header
-    guard !header.hasDataFile, header.encryption == .none else { return nil }
-    return header.compression == .zstd ? .zstd : .deflate
-  }
-
   package func changed(_ range: Range<UInt64>) throws(ImageError) {
     // The image has no bitmaps in nearly all cases.
     guard isRecording.load(ordering: .relaxed) else { return }
     try locked { core throws(ImageError) in try core.record(range) }
+  }
+
+  package var packedCodec: PackedCodec? {
+    let header = reader.volume.header
+    guard !header.hasDataFile, header.encryption == .none else { return nil }
+    return header.compression == .zstd ? .zstd : .deflate
   }
 
   package func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
