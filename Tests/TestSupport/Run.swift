@@ -39,8 +39,20 @@ package func run(
   _ command: String, _ arguments: [String], input: [UInt8]? = nil, in folder: FilePath? = nil,
   environment: [String: String] = [:], timeoutSeconds: Int = 120
 ) throws -> RunResult {
-  let child = try Child(command, arguments, hasInput: input != nil, folder: folder, environment: environment)
-  return child.finish(input: input ?? [], timeoutSeconds: timeoutSeconds)
+  for _ in 0..<30 {
+    let result = try Child(command, arguments, hasInput: input != nil, folder: folder, environment: environment)
+      .finish(input: input ?? [], timeoutSeconds: timeoutSeconds)
+    guard !couldNotTimeItself(result) else { continue }
+    return result
+  }
+  return try Child(command, arguments, hasInput: input != nil, folder: folder, environment: environment)
+    .finish(input: input ?? [], timeoutSeconds: timeoutSeconds)
+}
+
+/// QEMU measures its key derivation when it makes a LUKS volume, and gives up where the system's clock of processor time
+/// was too coarse for it this time. Nothing was done then, and it may go well the next time.
+private func couldNotTimeItself(_ result: RunResult) -> Bool {
+  result.status != 0 && result.errorText.contains("Unable to get accurate CPU usage")
 }
 
 /// A pair of descriptors that no other child inherits.
