@@ -10,8 +10,12 @@ LIBRARIES := pkg-config libdeflate-dev zlib1g-dev libzstd-dev libbz2-dev liblzma
 ORACLES := qemu-utils libnbd-bin nbdkit 7zip dmg2img libvmdk-utils libvhdi-utils libqcow-utils cryptsetup-bin \
   xz-utils zstd python3-pip
 
-# One program that needs no Swift runtime on the machine it runs on.
+# One file that needs nothing on the machine it runs on, and starts in a quarter of the time that loading shared
+# libraries takes. Other systems than Linux have no static C library.
 RELEASE := -c release --static-swift-stdlib --product platter
+ifeq ($(shell uname -s),Linux)
+RELEASE += -Xswiftc -static-executable
+endif
 PROGRAM = $(shell swift build $(RELEASE) --show-bin-path)/platter
 ORACLE_FOLDER := .build-oracles
 TEST := swift test --disable-xctest
@@ -32,7 +36,7 @@ test: libraries oracles ## run every test, against the other programs too
 	bash Scripts/run-tests $(TEST)
 
 check: lint libraries oracles ## what CI runs: lint, release build, fuzz smoke, all tests
-	swift build -c release
+	swift build $(RELEASE)
 	$(MAKE) --no-print-directory fuzz-smoke
 	bash Scripts/run-tests $(TEST)
 
