@@ -82,7 +82,7 @@ let package = Package(
     tests("InteropTests", ["TestSupport", "Platter", "PlatterTool", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCoreTests", ["PlatterCore", system]),
+    tests("PlatterCoreTests", ["PlatterCore", "TestSupport", system]),
     tests(
       "PlatterDMGTests", ["PlatterDMG", "PlatterCodecs", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
