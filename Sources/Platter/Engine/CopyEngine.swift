@@ -7,6 +7,8 @@ protocol CopySink: Sendable {
   var isOrdered: Bool { get }
   /// Whether parts of a piece that are zero may be left out of `write` and told to `zero` instead.
   var takesZeros: Bool { get }
+  /// Writers gain nothing from each other's company: plain copies then have one worker.
+  var isSerial: Bool { get }
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError)
   func zero(_ range: Range<UInt64>) throws(ImageError)
 }
@@ -30,12 +32,19 @@ final class CopyEngine: Sendable {
     var isOver = false
   }
 
+  /// Whether more than one worker is wanted: told apart from the plan, because workers wait for it.
+  private struct Call: Sendable {
+    var isRaised: Bool
+    var isOver = false
+  }
+
   private let sources: [DiskImage]
   private let sink: any CopySink
   private let workerCount: Int
   private let sparseByteCount: Int
   private let plan: Mutex<Plan>
   private let turn = Monitor(Turn())
+  private let call: Monitor<Call>
 
   init(_ sources: [DiskImage], _ sink: any CopySink, workerCount: Int, sparseByteCount: Int) {
     precondition(!sources.isEmpty)
@@ -44,10 +53,14 @@ final class CopyEngine: Sendable {
     self.workerCount = workerCount
     self.sparseByteCount = sparseByteCount
     plan = Mutex(Plan(cursor: RunCursor(sources[0], 0..<sources[0].byteCount)))
+    call = Monitor(Call(isRaised: !sink.isSerial))
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
-    try Workers.run(workerCount) { [self] _, stop throws(ImageError) in
+    try Workers.run(workerCount) { [self] number, stop throws(ImageError) in
+      // Bytes that need no decoding are copied as fast by one worker, and with less processor time.
+      if number > 0, !call.wait(until: { $0.isRaised || $0.isOver }, then: { $0.isRaised }) { return }
+      defer { call.withLock { $0.isOver = true } }
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
@@ -61,7 +74,12 @@ final class CopyEngine: Sendable {
     let scratch = Scratch()
     var buffer = AlignedBuffer(byteCount: Int(Piece.byteCount))
     var piece = Piece()
+    var isCalled = !sink.isSerial
     while !stop.isRaised, try next(&piece) {
+      if !isCalled, piece.needsWork {
+        isCalled = true
+        call.withLock { $0.isRaised = true }
+      }
       if piece.readsZero {
         guard try waitForTurn(piece.number) else { return }
         try sink.zero(piece.targetOffset..<piece.targetOffset + piece.byteCount)
@@ -145,7 +163,7 @@ final class RawSink: CopySink {
   /// The store reads as zeros where nothing was written.
   private let isZero: Bool
   private let isSparse: Bool
-  private let gate = Mutex(())
+  private let gate = Monitor(())
 
   init(_ store: any ByteStore, isZero: Bool, sparse: Bool) {
     self.store = store
@@ -155,6 +173,7 @@ final class RawSink: CopySink {
 
   var isOrdered: Bool { false }
   var takesZeros: Bool { isSparse }
+  var isSerial: Bool { store.serializesWrites }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
     guard store.serializesWrites else { return try store.write(bytes, at: offset) }
@@ -180,6 +199,7 @@ final class StreamSink: CopySink {
 
   var isOrdered: Bool { true }
   var takesZeros: Bool { false }
+  var isSerial: Bool { false }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
     try StandardOutput.write(bytes, to: descriptor)

@@ -18,6 +18,9 @@ struct Piece {
 
   var range: Range<UInt64> { start..<start + byteCount }
 
+  /// Whether its bytes must be decoded or decrypted.
+  var needsWork: Bool { runs.contains { $0.extent.kind == .packed || $0.extent.cipher > 0 } }
+
   /// Takes the next piece from `cursor`; false at the end.
   ///
   /// A piece ends at a multiple of `Piece.byteCount`, before a run that reads as zeros, and never inside a packed unit

@@ -51,6 +51,7 @@ private final class DigestSink: CopySink {
 
   var isOrdered: Bool { true }
   var takesZeros: Bool { false }
+  var isSerial: Bool { false }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
     let copy = bytes.array()
