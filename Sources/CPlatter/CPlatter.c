@@ -113,9 +113,6 @@ int platter_random(void *bytes, size_t count) {
 #endif
 
 int platter_open_path(const char *path, int flags, int mode) { return open(path, flags, mode); }
-int platter_open_beneath(int directory, const char *name, int flags, int mode) {
-  return openat(directory, name, flags, mode);
-}
 
 int platter_open_temporary(const char *path) {
   char name[4096];

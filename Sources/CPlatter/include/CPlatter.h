@@ -36,7 +36,6 @@ int platter_byte_is_locked(int fd, int64_t offset);
 // Flags for open(2) that Swift does not show: bypass the page cache; sync on every write.
 int platter_open_direct_flag(void);
 int platter_open_path(const char *path, int flags, int mode);
-int platter_open_beneath(int directory, const char *name, int flags, int mode);
 
 // A new file that has no name once this returns: made beside `path`, which ends in no particular way.
 int platter_open_temporary(const char *path);

@@ -15,7 +15,7 @@ public enum ReferencePolicy: String, Sendable, CaseIterable {
 
 /// Opens what images refer to, as the policy allows. Carried by every open.
 package struct ReferenceResolver: Sendable {
-  /// Most folders and links that one name may lead through.
+  /// Bytes of a name at most: the system's own limit for a path.
   package static let maximumNameByteCount = 4095
 
   package var policy: ReferencePolicy

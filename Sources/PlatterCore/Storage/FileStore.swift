@@ -54,19 +54,6 @@ package final class FileStore: ByteStore {
     try self.init(descriptor: descriptor, path: path, name: name, options)
   }
 
-  /// Opens a plain name inside an open folder, step by step beneath it.
-  package convenience init(
-    _ component: FilePath, beneath folder: borrowing FolderHandle, path: FilePath, _ options: Options
-  )
-    throws(ImageError)
-  {
-    let folderDescriptor = folder.descriptor
-    let descriptor = unsafe component.withPlatformString { name in
-      unsafe platter_open_beneath(folderDescriptor, name, Self.flags(options), Int32(options.mode))
-    }
-    try self.init(descriptor: descriptor, path: path, options)
-  }
-
   /// An empty file without a name, for things too large for memory. Its space is free again when it is closed.
   package static func temporary() throws(ImageError) -> FileStore {
     let folder = Environment.value("TMPDIR") ?? "/tmp"
@@ -303,19 +290,4 @@ package final class FileStore: ByteStore {
   }
 
   private func failure(_ what: String) -> ImageError { ImageError.io(what, Errno(rawValue: errno), file: name) }
-}
-
-/// An open folder, to open names beneath it without a race.
-package struct FolderHandle: ~Copyable {
-  package let descriptor: Int32
-
-  package init(_ path: FilePath) throws(ImageError) {
-    let flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC
-    descriptor = unsafe path.withPlatformString { unsafe platter_open_path($0, flags, 0) }
-    guard descriptor >= 0 else {
-      throw ImageError.io("the folder cannot be opened", Errno(rawValue: errno), file: path.string)
-    }
-  }
-
-  deinit { _ = close(descriptor) }
 }
