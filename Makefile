@@ -41,7 +41,7 @@ check: lint libraries oracles ## what CI runs: lint, release build, fuzz smoke, 
 	bash Scripts/run-tests $(TEST)
 
 lint: ## check the formatting of all Swift code
-	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz
+	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz Benchmarks
 
 bench: build ## compare speed and memory with qemu-img: make bench JOBS="info map" OPTIONS=--quick
 	python3 Benchmarks/bench --program $(PROGRAM) $(OPTIONS) $(JOBS)
