@@ -44,7 +44,8 @@ lint: ## check the formatting of all Swift code
 	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz Benchmarks
 
 bench: build ## compare speed and memory with qemu-img: make bench JOBS="info map" OPTIONS=--quick
-	python3 Benchmarks/bench --program $(PROGRAM) $(OPTIONS) $(JOBS)
+	PLATTER_TOOLS=1 swift build -c release --product pack-units --scratch-path .build-tools
+	python3 Benchmarks/bench --program $(PROGRAM) --packer .build-tools/release/pack-units $(OPTIONS) $(JOBS)
 
 fuzz-smoke: libraries ## build all fuzz targets and run each for a few seconds
 	bash Scripts/fuzz-smoke
@@ -70,4 +71,4 @@ oracles:
 	@bash Scripts/install-dissect $(ORACLE_FOLDER)
 
 clean: ## remove everything that was built
-	rm -rf .build .build-fuzz $(ORACLE_FOLDER) dist
+	rm -rf .build .build-fuzz .build-tools $(ORACLE_FOLDER) dist

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -211,6 +212,7 @@ def million(output, extents=1_000_000, size=1 << 40):
 # --- DMG -------------------------------------------------------------------------------------------------------------
 
 CHUNK = 2048 * 512
+LZFSE = 0x80000007
 CODECS = {
     "zlib": (0x80000005, lambda b: zlib.compress(b, 6)),
     "bzip2": (0x80000006, lambda b: bz2.compress(b, 9)),
@@ -220,11 +222,7 @@ CODECS = {
 
 def pack_chunk(item):
     codec, chunk = item
-    if chunk is None:
-        return None
-    if chunk.count(0) == len(chunk):
-        return None, len(chunk), zlib.crc32(chunk)
-    return CODECS[codec][1](chunk), len(chunk), zlib.crc32(chunk)
+    return (None if chunk.count(0) == len(chunk) else CODECS[codec][1](chunk)), len(chunk)
 
 
 def chunks_of(path, codec):
@@ -233,16 +231,36 @@ def chunks_of(path, codec):
             yield codec, chunk
 
 
-def dmg(output, source, codec="zlib"):
-    """A DMG of one table in chunks of 1 MiB."""
+def packed_chunks(source, codec):
+    """(packed bytes, or None for zeros, and byte count) of every chunk, on all cores."""
+    with multiprocessing.Pool(os.cpu_count()) as pool:
+        yield from pool.imap(pack_chunk, chunks_of(source, codec), chunksize=4)
+
+
+def chunks_by(packer, source):
+    """The same by a program that takes and gives units, each behind its length: Benchmarks/pack-units."""
+    with subprocess.Popen([packer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for _, chunk in chunks_of(source, None):
+            if chunk.count(0) == len(chunk):
+                yield None, len(chunk)
+                continue
+            process.stdin.write(struct.pack("<I", len(chunk)) + chunk)
+            process.stdin.flush()
+            length, = struct.unpack("<I", process.stdout.read(4))
+            yield process.stdout.read(length), len(chunk)
+        process.stdin.close()
+
+
+def dmg(output, source, codec="zlib", packer=None):
+    """A DMG of one table in chunks of 1 MiB; lzfse needs a program that packs."""
     sectors = os.path.getsize(source) // 512
-    entries, sector, crc = [], 0, 0
-    with open(output, "wb") as file, multiprocessing.Pool(os.cpu_count()) as pool:
-        for packed, count, _ in pool.imap(pack_chunk, chunks_of(source, codec), chunksize=4):
+    entries, sector = [], 0
+    kind = LZFSE if codec == "lzfse" else CODECS[codec][0]
+    with open(output, "wb") as file:
+        for packed, count in chunks_by(packer, source) if codec == "lzfse" else packed_chunks(source, codec):
             if packed is None:
                 entries.append(struct.pack(">IIQQQQ", 0, 0, sector, count // 512, file.tell(), 0))
             else:
-                kind = CODECS[codec][0]
                 entries.append(struct.pack(">IIQQQQ", kind, 0, sector, count // 512, file.tell(), len(packed)))
                 file.write(packed)
             sector += count // 512
