@@ -222,7 +222,7 @@ CODECS = {
 
 def pack_chunk(item):
     codec, chunk = item
-    return (None if chunk.count(0) == len(chunk) else CODECS[codec][1](chunk)), len(chunk)
+    return (None if chunk.count(0) == len(chunk) else CODECS[codec][1](chunk)), chunk
 
 
 def chunks_of(path, codec):
@@ -232,7 +232,7 @@ def chunks_of(path, codec):
 
 
 def packed_chunks(source, codec):
-    """(packed bytes, or None for zeros, and byte count) of every chunk, on all cores."""
+    """(packed bytes, or None for zeros, and plain bytes) of every chunk, on all cores."""
     with multiprocessing.Pool(os.cpu_count()) as pool:
         yield from pool.imap(pack_chunk, chunks_of(source, codec), chunksize=4)
 
@@ -242,28 +242,34 @@ def chunks_by(packer, source):
     with subprocess.Popen([packer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         for _, chunk in chunks_of(source, None):
             if chunk.count(0) == len(chunk):
-                yield None, len(chunk)
+                yield None, chunk
                 continue
             process.stdin.write(struct.pack("<I", len(chunk)) + chunk)
             process.stdin.flush()
             length, = struct.unpack("<I", process.stdout.read(4))
-            yield process.stdout.read(length), len(chunk)
+            yield process.stdout.read(length), chunk
         process.stdin.close()
 
 
 def dmg(output, source, codec="zlib", packer=None):
-    """A DMG of one table in chunks of 1 MiB; lzfse needs a program that packs."""
+    """A DMG of one table in chunks of 1 MiB, those that do not shrink as they are; lzfse needs a program that packs.
+
+    7-Zip 26.02 calls a stored LZFSE block damaged, though it gives its bytes."""
     sectors = os.path.getsize(source) // 512
     entries, sector = [], 0
     kind = LZFSE if codec == "lzfse" else CODECS[codec][0]
     with open(output, "wb") as file:
-        for packed, count in chunks_by(packer, source) if codec == "lzfse" else packed_chunks(source, codec):
+        for packed, chunk in chunks_by(packer, source) if codec == "lzfse" else packed_chunks(source, codec):
+            count = len(chunk) // 512
             if packed is None:
-                entries.append(struct.pack(">IIQQQQ", 0, 0, sector, count // 512, file.tell(), 0))
-            else:
-                entries.append(struct.pack(">IIQQQQ", kind, 0, sector, count // 512, file.tell(), len(packed)))
+                entries.append(struct.pack(">IIQQQQ", 0, 0, sector, count, file.tell(), 0))
+            elif len(packed) < len(chunk):
+                entries.append(struct.pack(">IIQQQQ", kind, 0, sector, count, file.tell(), len(packed)))
                 file.write(packed)
-            sector += count // 512
+            else:
+                entries.append(struct.pack(">IIQQQQ", 1, 0, sector, count, file.tell(), len(chunk)))
+                file.write(chunk)
+            sector += count
         data = file.tell()
         entries.append(struct.pack(">IIQQQQ", 0xffffffff, 0, sector, 0, data, 0))
         none = struct.pack(">II128x", 0, 0)
