@@ -89,7 +89,7 @@ let package = Package(
     tests(
       "PlatterTests",
       ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2"]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),

@@ -12,7 +12,8 @@ package import PlatterCore
   private var zlib: InflateStream?
   private var zstd: ZstdUnit?
   private var bzip2: BZip2Decoder?
-  private var xz: XZStream?
+  private var xz: XZUnit?
+  private var xzStream: XZStream?
   private var lzfse: LZFSEDecoder?
 
   package init() {
@@ -82,8 +83,12 @@ package import PlatterCore
   }
 
   private func decodeXZ(_ packed: RawSpan, into output: inout MutableRawSpan) throws(ImageError) -> Int {
-    let stream = xz ?? XZStream()
-    xz = stream
+    let unit = xz ?? XZUnit()
+    xz = unit
+    if let produced = unit.decode(packed, into: &output) { return produced }
+    // What is damaged, or more than a writer of DMG needs, is liblzma's to judge.
+    let stream = xzStream ?? XZStream()
+    xzStream = stream
     return try stream.decodeUnit(packed, into: &output, mayOverrun: false)
   }
 
