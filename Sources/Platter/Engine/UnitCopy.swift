@@ -37,6 +37,9 @@ final class UnitCopy: Sendable {
     self.source = source
     self.target = target
     self.map = map
+    var options = options
+    // A disk of unknown size has to grow, with nobody else at the map.
+    if source.images.isEmpty { options.isOrdered = true }
     self.options = options
     backing = target.belowTop
     let unit = max(map.allocationUnit ?? map.mapUnit, map.mapUnit)

@@ -132,9 +132,9 @@ final class UnitPacker {
   }
 
   /// The same for a part of a buffer.
-  func pack(_ source: borrowing AlignedBuffer, _ range: Range<Int>, into target: inout AlignedBuffer, _ room: Range<Int>)
-    -> Int?
-  {
+  func pack(
+    _ source: borrowing AlignedBuffer, _ range: Range<Int>, into target: inout AlignedBuffer, _ room: Range<Int>
+  ) -> Int? {
     let bytes = source.bytes.extracting(range)
     return target.withMutableBytes { target in pack(bytes, into: &target, room) }
   }

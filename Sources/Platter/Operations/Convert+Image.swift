@@ -4,7 +4,7 @@ import SystemPackage
 
 extension Convert {
   /// What a new image of a disk that comes through a pipe is made for at first, where nobody knows its size.
-  private static let firstByteCount: UInt64 = 1 << 30
+  private static let firstByteCount: UInt64 = 1 << 20
 
   /// Makes a new image and fills it. It takes its name when it is complete.
   func makeImage(_ create: Create, _ total: UInt64?, _ progress: ProgressHandler?) throws(ImageError) {
