@@ -31,7 +31,8 @@ final class UnitCopy: Sendable {
   private let unit: UInt64
   private let blockByteCount: UInt64
   private let turnstile = Turnstile()
-  private let gate = Mutex(())
+  private let gate = Monitor(())
+  private let call: WorkerCall
 
   init(_ source: ConvertSource, _ target: DiskImage, _ map: any WritableMap, _ options: UnitCopyOptions) {
     self.source = source
@@ -51,11 +52,16 @@ final class UnitCopy: Sendable {
         disks, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing)
     case .pipe(let pipe): units = PipeUnits(pipe, blockByteCount: blockByteCount)
     }
+    call = WorkerCall(
+      isRaised: options.packing != nil || backing != nil || !map.ciphers.isEmpty
+        || !map.stores.allSatisfy { $0.serializesWrites })
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     try map.prepareToWrite({})
-    try Workers.run(options.workerCount) { [self] _, stop throws(ImageError) in
+    try Workers.run(options.workerCount) { [self] number, stop throws(ImageError) in
+      if number > 0, !call.wait() { return }
+      defer { call.end() }
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
@@ -86,7 +92,12 @@ final class UnitCopy: Sendable {
     var reader = UnitReader(
       units, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
       packing: options.packing)
+    var isCalled = false
     while !stop.isRaised, var block = try units.next() {
+      if !isCalled, block.segments.contains(where: { $0.run.needsWork }) {
+        isCalled = true
+        call.raise()
+      }
       guard try reader.read(&block) else { return }
       let verdicts = reader.judge(block)
       guard waitForTurn(block.number) else { return }
