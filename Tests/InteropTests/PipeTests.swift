@@ -81,7 +81,6 @@ import Testing
       ("platter convert -f raw -O qcow2 - disk.raw out", "a pipe must be the only source"),
       ("platter convert -f raw -O qcow2 --source-size 1049087 - out", "goes on after the 1049087 bytes"),
       ("platter convert -f raw -O qcow2 --source-size 1049089 - out", "ends after 1049088 bytes"),
-      ("platter convert -f raw --source-size 1x - out", "source size"),
       ("platter convert -f raw --source-size 1M disk.raw out", "--source-size is for a disk that comes through a pipe"),
       ("platter convert -f raw --salvage - out", "--salvage cannot be used with a pipe"),
       ("platter convert -f raw -O qcow2 -o preallocation=full - out", "space cannot be given in advance"),

@@ -305,6 +305,30 @@ import Testing
     #expect(error?.code == .invalidArgument)
   }
 
+  @Test("a copy that fails does not wait for more bytes")
+  func failedTarget() throws {
+    let ends = try FileDescriptor.pipe()
+    defer {
+      try? ends.readEnd.close()
+      try? ends.writeEnd.close()
+    }
+    // One block for one worker; then nothing comes for the others, and the end stays open.
+    let writeEnd = ends.writeEnd
+    #expect(Workers.startDetached { _ = try? writeEnd.writeAll([UInt8](repeating: 1, count: 256 << 10)) })
+    let folder = try ScratchDirectory()
+    let pipe = PipeSource(descriptor: ends.readEnd.rawValue, name: "pipe", byteCount: 1 << 20)
+    var options = Convert.Options()
+    options.workerCount = 3
+    options.isCompressed = true
+    let error = #expect(throws: ImageError.self) {
+      try Convert(.pipe(pipe), target: try target(folder, ["cluster_size": "4k"]), options: options).run { _, _ in
+        false
+      }
+    }
+    #expect(error?.code == .cancelled)
+    #expect(namesInFolder(folder.path) == [])
+  }
+
   @Test("a reader that waits for bytes can be stopped")
   func cancelled() throws {
     let ends = try FileDescriptor.pipe()

@@ -46,15 +46,10 @@ final class CopyEngine: Sendable {
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
-    try Workers.run(workerCount) { [self] number, stop throws(ImageError) in
+    try turnstile.run(workerCount) { [self] number, stop throws(ImageError) in
       if number > 0, !call.wait() { return }
       defer { call.end() }
-      do throws(ImageError) {
-        try work(progress, stop)
-      } catch {
-        turnstile.close()
-        throw error
-      }
+      try work(progress, stop)
     }
   }
 

@@ -10,7 +10,7 @@ package import SystemPackage
 /// A raw disk that comes through a pipe: read once, from front to back, by workers that take turns.
 package final class PipeSource: Sendable {
   /// A disk's size is whole sectors, so that is what a stream of unknown length is filled up to.
-  private static let sectorByteCount: UInt64 = 512
+  static let sectorByteCount: UInt64 = 512
   /// How long a reader waits before it looks whether somebody wants it to stop.
   private static let napMilliseconds: Int32 = 100
 
@@ -105,6 +105,16 @@ package final class PipeSource: Sendable {
     return got
   }
 
+  /// Ends the waiting of all readers.
+  func abandon() {
+    state.withLock { state in
+      state.isOver = true
+      state.failure = state.failure ?? ImageError(.cancelled, "cancelled")
+    }
+  }
+
+  private var isAbandoned: Bool { state.withLock { $0.failure != nil } }
+
   /// Looks whether the pipe has ended where it should.
   /// - Throws: `.invalidArgument` where more bytes come than were announced.
   func finish() throws(ImageError) {
@@ -120,7 +130,7 @@ package final class PipeSource: Sendable {
   private func fill(_ buffer: inout MutableRawSpan, _ wanted: Int) throws(ImageError) -> Int {
     var done = 0
     while done < wanted {
-      guard !isCancelled() else { throw ImageError(.cancelled, "cancelled") }
+      guard !isCancelled(), !isAbandoned else { throw ImageError(.cancelled, "cancelled") }
       // Reading alone would not end when a signal does.
       var wait = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
       guard unsafe poll(&wait, 1, Self.napMilliseconds) != 0 else { continue }
@@ -181,13 +191,14 @@ final class PipeUnits: UnitSource {
     bytes.zero(got..<bytes.byteCount)
     guard got > 0 else { return false }
     // What fills up the last sector is the disk's, too.
-    block.range = start..<start + UInt64(got).dividedRoundingUp(by: 512) * 512
+    block.range =
+      start..<start + UInt64(got).dividedRoundingUp(by: PipeSource.sectorByteCount) * PipeSource.sectorByteCount
     if let end = pipe.byteCount { block.range = start..<min(block.range.upperBound, end) }
     block.progress = UInt64(got)
     return true
   }
 
-  func rest() -> UInt64 { 0 }
+  func abandon() { pipe.abandon() }
 }
 
 /// The plain copy from a pipe: bytes come one after the other, so one worker does it all.

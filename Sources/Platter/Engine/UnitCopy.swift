@@ -59,13 +59,13 @@ final class UnitCopy: Sendable {
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     try map.prepareToWrite({})
-    try Workers.run(options.workerCount) { [self] number, stop throws(ImageError) in
+    try turnstile.run(options.workerCount) { [self] number, stop throws(ImageError) in
       if number > 0, !call.wait() { return }
       defer { call.end() }
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
-        turnstile.close()
+        units.abandon()
         throw error
       }
     }

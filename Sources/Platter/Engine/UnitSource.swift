@@ -13,6 +13,14 @@ protocol UnitSource: Sendable {
 
   /// Bytes skipped behind the last block.
   func rest() -> UInt64
+
+  /// The copy has failed: nobody waits for bytes any longer.
+  func abandon()
+}
+
+extension UnitSource {
+  func rest() -> UInt64 { 0 }
+  func abandon() {}
 }
 
 /// Units of disks, one behind the other, found by walking their maps.

@@ -43,26 +43,13 @@ final class UnitStream: Sendable {
       units, unit: unit, blockByteCount: blockByteCount, backing: nil, skipsZeros: false, packing: packing)
   }
 
-  private func inOrder(
-    _ turnstile: Turnstile, _ body: @escaping @Sendable (StopFlag) throws(ImageError) -> Void
-  ) throws(ImageError) {
-    try Workers.run(options.workerCount) { _, stop throws(ImageError) in
-      do throws(ImageError) {
-        try body(stop)
-      } catch {
-        turnstile.close()
-        throw error
-      }
-    }
-  }
-
   private func sendPacked(
     _ units: UnitRecord, _ layout: any StreamedLayout, to stream: OutputStream, _ progress: ProgressCounter
   ) throws(ImageError) {
     let source = RecordedUnits(units, .packed, sources, unit: unit, blockByteCount: blockByteCount)
     let turnstile = Turnstile()
     let places = Mutex(layout.places)
-    try inOrder(turnstile) { [self] (stop) throws(ImageError) in
+    try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
       var reader = reader(source, packing: options.packing)
       while !stop.isRaised, var block = try source.next() {
         _ = try reader.read(&block)
@@ -124,7 +111,7 @@ final class UnitStream: Sendable {
   ) throws(ImageError) {
     let source = RecordedUnits(units, .plain, sources, unit: unit, blockByteCount: blockByteCount)
     let turnstile = Turnstile()
-    try inOrder(turnstile) { [self] (stop) throws(ImageError) in
+    try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
       var reader = reader(source, packing: nil)
       while !stop.isRaised, var block = try source.next() {
         _ = try reader.read(&block)
@@ -172,14 +159,7 @@ private final class UnitSurvey: Sendable {
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) -> UnitRecord {
-    try Workers.run(options.workerCount) { [self] _, stop throws(ImageError) in
-      do throws(ImageError) {
-        try work(progress, stop)
-      } catch {
-        turnstile.close()
-        throw error
-      }
-    }
+    try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in try work(progress, stop) }
     try progress.add(source.rest())
     return record.withLock { record in
       record.append(.absent, count: unitCount - record.unitCount)
@@ -303,6 +283,4 @@ private final class RecordedUnits: UnitSource {
     bytes.zero(Int(range.upperBound - range.lowerBound)..<bytes.byteCount)
     return true
   }
-
-  func rest() -> UInt64 { 0 }
 }

@@ -36,11 +36,11 @@ final class UnitWrite: Sendable {
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     if options.skipsZeros, !isZero { try zeroHoles() }
-    try Workers.run(options.workerCount) { [self] _, stop throws(ImageError) in
+    try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
-        turnstile.close()
+        units.abandon()
         throw error
       }
     }
