@@ -35,14 +35,14 @@ struct Damage: Sendable, CustomTestStringConvertible {
   }
 }
 
-private let copied: UInt64 = 1 << 63
+let copied: UInt64 = 1 << 63
 
 /// A lie in the L2 entry of a guest cluster.
-private func entry(_ guest: Int, _ word: UInt64, _ built: QCOW2Builder.Built) -> [(Int, [UInt8])] {
+func entry(_ guest: Int, _ word: UInt64, _ built: QCOW2Builder.Built) -> [(Int, [UInt8])] {
   [(Int(built.l2Offsets[0] ?? 0) + guest * 8, bigEndianBytes(word))]
 }
 
-private func host(_ guest: Int, _ built: QCOW2Builder.Built) -> UInt64 { built.hostOffsets[guest] ?? 0 }
+func host(_ guest: Int, _ built: QCOW2Builder.Built) -> UInt64 { built.hostOffsets[guest] ?? 0 }
 
 /// A lie in the count of the cluster at a host offset; 16 bits, clusters of 4 KiB.
 private func count(at offset: UInt64, _ value: UInt16, _ built: QCOW2Builder.Built) -> [(Int, [UInt8])] {
@@ -118,8 +118,11 @@ extension Damage {
 
 /// What each guest cluster of an image reads as; nil where it cannot be read. Packed clusters by their packed bytes.
 func contents(_ bytes: [UInt8], clusterByteCount: Int = 4096) throws -> [[UInt8]?] {
-  let map = try open(bytes)
-  return stride(from: 0, to: map.byteCount, by: clusterByteCount).map { start in
+  contents(of: try open(bytes), bytes, clusterByteCount: clusterByteCount)
+}
+
+func contents(of map: any ImageMap, _ bytes: [UInt8], clusterByteCount: Int = 4096) -> [[UInt8]?] {
+  stride(from: 0, to: map.byteCount, by: clusterByteCount).map { start in
     var found: [Extent] = []
     let range = start..<min(start + UInt64(clusterByteCount), map.byteCount)
     guard (try? map.map(range, limit: 1, into: &found)) == range.upperBound, let run = found.first else { return nil }

@@ -54,6 +54,12 @@ struct EntryRules: Sendable {
     geometry.hasExtendedL2 || !isVersion3 ? L2Entry.reservedMask | L2Entry.zero : L2Entry.reservedMask
   }
 
+  /// Bits that are 0 in the entry of an ordinary cluster: aligned, not packed, in the image's own file. Such an entry is
+  /// sound where its cluster lies inside the file and its subclusters do not contradict each other.
+  var uncommonMask: UInt64 {
+    hasDataFile ? .max : L2Entry.compressed | reservedMask | (L2Entry.offsetMask & (geometry.clusterByteCount - 1))
+  }
+
   func read(_ word: UInt64, _ bitmap: UInt64) -> Reading {
     let entry = L2Entry(rawValue: word)
     if entry.isCompressed { return readPacked(entry, bitmap) }

@@ -19,7 +19,7 @@ struct Opening {
     {
       cluster = try store.readPrefix(count: 1 << Int(bits))
     }
-    header = try Header(parsing: cluster.rawBytes)
+    header = try Header(parsing: cluster.rawBytes, isForCheck: context.isForCheck)
     try Self.checkFeatures(header, cluster)
     extensions = try HeaderExtensions(parsing: cluster.rawBytes, header)
     if header.isDataFileRaw && header.backingNameOffset != 0 && header.backingNameByteCount != 0 {
