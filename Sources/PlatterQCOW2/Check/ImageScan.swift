@@ -100,16 +100,17 @@ final class ImageScan: Sendable {
       try walk.markTables(ledger, isFirst: isFirst)
       try walk.followTables(ledger, windowIndex: Int(present))
       try bitmaps.mark(marker)
-      if isFirst, hasManyWindows { reachBlocks() }
+      if isFirst, hasManyWindows { reachCounted() }
       try visit(ledger)
       try report(window: Int(present), share: 1)
       number = reachedWindows.withLock { $0.filter { $0 > present && UInt64($0) < windowCount }.min() }
     }
   }
 
-  /// Windows that refcount blocks count clusters of.
-  private func reachBlocks() {
+  /// Windows that refcount blocks count clusters of, and those of new structures.
+  private func reachCounted() {
     var windows: Set<UInt32> = []
+    for cluster in options.reserved { windows.insert(UInt32(truncatingIfNeeded: cluster / windowClusterCount)) }
     for (index, block) in refcounts.blocks.enumerated() where block != 0 {
       let first = UInt64(index) * refcounts.geometry.countsPerBlock
       guard first < clusterCount else { break }
