@@ -181,7 +181,8 @@ func bitmapNames(_ map: any ImageMap) -> [String] {
       let isSame = try contents(fixed) == contents(sound)
       #expect(isSame)
     }
-    for name in damage.snapshots where !name.isEmpty && !damage.says.contains("used by") && !damage.says.contains("over") {
+    for name in damage.snapshots
+    where !name.isEmpty && !damage.says.contains("used by") && !damage.says.contains("over") {
       let (after, before) = (try map.snapshot(named: name), try open(sound).snapshot(named: name))
       let isSame = contents(of: after, fixed) == contents(of: before, sound)
       #expect(isSame, "snapshot \(name)")
@@ -200,11 +201,26 @@ func bitmapNames(_ map: any ImageMap) -> [String] {
     #expect(isSame || damage.says.contains("used by"))
   }
 
-  @Test("an image that cannot be read because of its snapshots says so, and how it can be repaired")
+  @Test("an image that cannot be read because of its snapshots says so")
   func refusedForReading() throws {
     let damage = try #require(MetadataDamage.all.first)
     let error = #expect(throws: ImageError.self) { try open(damage.bytes()) }
     #expect(error?.message.contains("snapshot table") == true)
+  }
+
+  @Test("an image whose L1 table lies nowhere is checked, and no count of what it named is lowered")
+  func lostDisk() throws {
+    var image = richImage()
+    image.lie(at: 40, UInt64(1) << 40)
+    let broken = image.build().bytes
+    let found = try check(broken)
+    #expect(found.messages.contains { $0.contains("the L1 table (8 bytes at 0x10000000000) lies past the end") })
+    let (fixed, report) = try repair(broken)
+    #expect(status(report) == 2)
+    var mended = fixed
+    mended.lie(at: 40, richImage().build().l1Offset)
+    let isSame = try contents(try repair(mended).bytes) == contents(richImage().build().bytes)
+    #expect(isSame)
   }
 
   @Test("a bitmap that was not saved is told, and is no error")

@@ -43,7 +43,11 @@ struct EntryRules: Sendable {
     let entry = L1Entry(rawValue: word)
     var faults: Faults = entry.reservedBits != 0 ? .reservedBits : []
     let table = entry.tableOffset
-    guard table != 0 else { return faults }
+    guard table != 0 else {
+      // qemu-img 7.2 follows such an entry to the header.
+      if word & L1Entry.copied != 0 { faults.insert(.reservedBits) }
+      return faults
+    }
     if table % geometry.clusterByteCount != 0 { faults.insert(.misaligned) }
     // Offsets have 56 bits, so the sum cannot overflow.
     if table + geometry.clusterByteCount > fileByteCount { faults.insert(.pastEnd) }

@@ -40,6 +40,8 @@ final class ImageScan: Sendable {
   let fileClusterCount: UInt64
   /// The present disk's tree, then those of the sound snapshots.
   let trees: [Volume.Tree]
+  /// The present disk's L1 table lies inside the file; else it is taken for empty.
+  let hasActiveTree: Bool
   let snapshots: SnapshotScan
   let bitmaps: BitmapScan
   let log = CheckLog()
@@ -63,7 +65,10 @@ final class ImageScan: Sendable {
     refcounts = try RefcountReader(store, header, fileByteCount: fileByteCount)
     snapshots = try SnapshotScan(volume, fileByteCount: fileByteCount)
     bitmaps = try BitmapScan(volume, fileByteCount: fileByteCount)
-    trees = [volume.activeTree] + snapshots.items.compactMap(\.tree)
+    var active = volume.activeTree
+    hasActiveTree = active.offset + active.entryCount * 8 <= fileByteCount
+    if !hasActiveTree { active.entryCount = 0 }
+    trees = [active] + snapshots.items.compactMap(\.tree)
   }
 
   // MARK: Windows

@@ -26,6 +26,7 @@ struct MetadataMarker {
     let size = scan.geometry.clusterByteCount
     try mark("header", .fixed, at: 0, byteCount: size)
     try markCryptoHeader()
+    if !scan.hasActiveTree { unreadable(Opening.outside(scan.header, scan.fileByteCount)) }
     let active = scan.trees[0]
     if active.entryCount > 0 { try mark(active.name, .activeL1, at: active.offset, byteCount: active.entryCount * 8) }
     try markSnapshots()
