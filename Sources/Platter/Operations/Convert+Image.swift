@@ -4,7 +4,9 @@ import SystemPackage
 
 extension Convert {
   /// Makes a new image and fills it. It takes its name when it is complete.
-  func makeImage(_ create: Create, _ total: UInt64, _ progress: ProgressHandler?) throws(ImageError) {
+  func makeImage(_ create: Create, _ total: UInt64, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?)
+    throws(ImageError)
+  {
     var create = create
     create.byteCount = total
     let request = try create.prepare()
@@ -12,14 +14,14 @@ extension Convert {
     var fileOptions = FileStore.Options(isWritable: true)
     fileOptions.isDirect = options.isDirect
     let output = try OutputFile(create.path, fileOptions, sharing: options.sharesTarget)
-    try makeImage(in: output.store, create, request, total, progress)
+    try makeImage(in: output.store, create, request, total, bitmaps, progress)
     try output.commit()
   }
 
   /// Makes a new image in a nameless file and sends it in order: its tables are complete only at the end.
-  func streamImage(_ create: Create, _ total: UInt64, to descriptor: Int32, _ progress: ProgressHandler?)
-    throws(ImageError)
-  {
+  func streamImage(
+    _ create: Create, _ total: UInt64, to descriptor: Int32, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?
+  ) throws(ImageError) {
     var create = create
     create.byteCount = total
     guard create.options["data_file"] == nil else {
@@ -29,7 +31,7 @@ extension Convert {
     let request = try create.prepare()
     try checkCompression(create)
     let file = try FileStore.temporary()
-    try makeImage(in: file, create, request, total, progress)
+    try makeImage(in: file, create, request, total, bitmaps, progress)
     var buffer = AlignedBuffer(byteCount: 256 << 10)
     var offset: UInt64 = 0
     while true {
@@ -42,7 +44,8 @@ extension Convert {
   }
 
   private func makeImage(
-    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64, _ progress: ProgressHandler?
+    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64, _ bitmaps: [BitmapFacts],
+    _ progress: ProgressHandler?
   ) throws(ImageError) {
     let backing = create.opensBacking ? try create.openBacking() : nil
     try create.format.create(in: store, request)
@@ -53,19 +56,27 @@ extension Convert {
       made: store, at: create.path, format: create.format.name, backing: backing, open)
     if hasPlaces(create) {
       // Every guest byte has its place already, so there is no order to keep. Encrypted space may read as noise.
-      try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, progress)
+      try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, bitmaps, progress)
     } else {
       try copyUnits(to: image, request, total, progress)
+      guard !bitmaps.isEmpty else { return }
+      let made = try DiskImage.open(made: store, at: create.path, format: create.format.name, backing: backing, open)
+      let writer = try DiskWriter(made, cache: options.flushes ? .writeback : .unsafe)
+      try copyBitmaps(bitmaps, with: writer)
+      try writer.close()
     }
   }
 
   /// Copies through the write engine: into images that are there.
-  func fill(_ image: DiskImage, _ total: UInt64, isZero: Bool, _ progress: ProgressHandler?) throws(ImageError) {
+  func fill(
+    _ image: DiskImage, _ total: UInt64, isZero: Bool, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?
+  ) throws(ImageError) {
     let writer = try DiskWriter(image, cache: options.flushes ? .writeback : .unsafe)
     let engine = CopyEngine(
       sources, ImageSink(writer, isZero: isZero && options.sparseByteCount > 0), workerCount: options.workerCount,
       sparseByteCount: options.sparseByteCount)
     try engine.run(ProgressCounter(total: total, progress))
+    try copyBitmaps(bitmaps, with: writer)
     try writer.close()
   }
 

@@ -39,6 +39,10 @@ package struct Convert: Sendable {
     package var isCompressed = false
     /// New images: places are taken in the guest's order, so that the file is the same on every run.
     package var isOrdered = true
+    /// Copy the source's persistent bitmaps too.
+    package var copiesBitmaps = false
+    /// Leave out those that were not saved, instead of refusing to copy.
+    package var skipsInconsistentBitmaps = false
     package init() {}
   }
 
@@ -62,6 +66,7 @@ package struct Convert: Sendable {
       }
       total = sum
     }
+    let bitmaps = try selectBitmaps().copied
     switch target {
     case .newFile(let path):
       var fileOptions = FileStore.Options(isWritable: true)
@@ -87,15 +92,15 @@ package struct Convert: Sendable {
     case .stream(let descriptor):
       try copy(total, to: StreamSink(descriptor), progress)
     case .newImage(let create):
-      try makeImage(create, total, progress)
+      try makeImage(create, total, bitmaps, progress)
     case .imageStream(let create, let descriptor):
-      try streamImage(create, total, to: descriptor, progress)
+      try streamImage(create, total, to: descriptor, bitmaps, progress)
     case .image(let image, let isZero):
       guard image.byteCount >= total else {
         throw ImageError(
           .invalidArgument, "the target has \(image.byteCount) bytes, but \(total) are to be written", file: image.name)
       }
-      try fill(image, total, isZero: isZero, progress)
+      try fill(image, total, isZero: isZero, bitmaps, progress)
     }
   }
 

@@ -89,7 +89,8 @@ extension WriterCore {
     let record = snapshots[try index(of: selector)]
     try checkSnapshotsPossible()
     guard bitmaps.isEmpty, liveBitmaps.isEmpty else {
-      throw .unsupported("a snapshot cannot be applied while the image has dirty bitmaps")
+      // They could not tell afterwards what has changed.
+      throw ImageError(.forbidden, "a snapshot cannot be applied while the image has dirty bitmaps")
     }
     let byteCount = record.diskByteCount ?? header.virtualByteCount
     guard byteCount <= UInt64(Int64.max) else {
