@@ -69,6 +69,7 @@ struct BitmapModel {
   static func subject(_ random: inout SeededGenerator) -> WriterSubject {
     var subject = WriterSubject.random(&random)
     subject.version = 3
+    subject.hasFeatureNames = subject.clusterBits > 9 && random.chance(2)
     return subject
   }
 

@@ -51,8 +51,9 @@ extension LiveBitmap {
     let inMemory = UInt64(entry) * perEntry..<UInt64(entry + 1) * perEntry
     if table[entry] == 0, !inMemory.contains(where: { pages[$0] != nil }) { return [] }
     let first = UInt64(entry) * place.clusterByteCount * 8
-    let bytes = try bits(ofEntry: entry, place)
     let end = min(bitCount(place.diskByteCount), first + place.clusterByteCount * 8)
+    if table[entry] == Self.allOnes { return [first * granularity..<min(end * granularity, place.diskByteCount)] }
+    let bytes = try bits(ofEntry: entry, place)
     func isSet(_ bit: UInt64) -> Bool { bytes[Int((bit - first) / 8)] >> UInt8(bit % 8) & 1 == 1 }
     var ranges: [Range<UInt64>] = []
     var bit = first
@@ -63,7 +64,8 @@ extension LiveBitmap {
         bit += 1
       } else {
         let start = bit
-        while bit < end, isSet(bit) { bit += 1 }
+        while bit < end, isSet(bit) { bit += bit % 8 == 0 && bytes[Int((bit - first) / 8)] == 0xff ? 8 : 1 }
+        bit = min(bit, end)
         ranges.append(start * granularity..<min(bit * granularity, place.diskByteCount))
       }
     }

@@ -7,8 +7,10 @@ import PlatterCore
 //   autoclear bit on; old places given up
 
 extension WriterCore {
-  /// Pages of new bits that are held in memory; beyond that they go to their clusters.
+  /// Pages of new bits that all bitmaps together hold in memory; beyond that they go to their clusters.
   private static let maximumPageCount = 4096
+  /// Words of all tables together, which are held in memory.
+  private static let maximumTableWordCount = 8 << 20  // ours: 64 MiB
 
   // MARK: Opening
 
@@ -18,6 +20,7 @@ extension WriterCore {
     var opened: [LiveBitmap] = []
     for record in bitmaps {
       opened.append(try LiveBitmap(loading: record, bitmapPlace, fileByteCount: fileByteCount))
+      try Self.checkTables(of: opened)
     }
     liveBitmaps = opened
     overlaps.add(.bitmapDirectory, at: place.directoryOffset, byteCount: place.directoryByteCount)
@@ -33,6 +36,12 @@ extension WriterCore {
   private func bitmapsPlace() throws(ImageError) -> BitmapsExtension? {
     guard !bitmaps.isEmpty, let bytes = extensions.bytes(of: HeaderExtensions.Kind.bitmaps) else { return nil }
     return try BitmapsExtension(parsing: bytes, header)
+  }
+
+  private static func checkTables(of bitmaps: [LiveBitmap]) throws(ImageError) {
+    guard bitmaps.reduce(0, { $0 + $1.table.count }) <= maximumTableWordCount else {
+      throw .unsupported("the tables of the bitmaps have more than \(maximumTableWordCount) entries together")
+    }
   }
 
   /// Where bits lie at present.
@@ -62,7 +71,7 @@ extension WriterCore {
   private mutating func mark(_ range: Range<UInt64>, _ index: Int) throws(ImageError) {
     bitmapGarbage += liveBitmaps[index].mark(range, clusterByteCount)
     haveBitmapsChanged = true
-    if liveBitmaps[index].pages.count > Self.maximumPageCount { try writePages(index) }
+    if liveBitmaps[index].pages.count > Self.maximumPageCount / liveBitmaps.count { try writePages(index) }
   }
 
   // MARK: Storing
@@ -245,6 +254,7 @@ extension WriterCore {
     try checkDirectoryRoom(for: record)
     bitmap.table = [UInt64](repeating: 0, count: count)
     bitmap.isTableChanged = true
+    try Self.checkTables(of: liveBitmaps + [bitmap])
     liveBitmaps.append(bitmap)
     haveBitmapsChanged = true
   }
@@ -279,6 +289,8 @@ extension WriterCore {
 
   /// Gives up what an inconsistent bitmap names, as far as it makes sense: the rest is left behind as unused space.
   private mutating func noteUntrustedGarbage(_ record: BitmapRecord) throws(ImageError) {
+    // As many as a bitmap of this image can have.
+    guard UInt64(record.tableEntryCount) <= LiveBitmap.maximumByteCount / clusterByteCount else { return }
     let words: [UInt64]
     do throws(ImageError) { words = try record.readTable(store) } catch {
       if error.code == .io { throw error }
