@@ -32,19 +32,13 @@ final class CopyEngine: Sendable {
     var isOver = false
   }
 
-  /// Whether more than one worker is wanted: told apart from the plan, because workers wait for it.
-  private struct Call: Sendable {
-    var isRaised: Bool
-    var isOver = false
-  }
-
   private let sources: [DiskImage]
   private let sink: any CopySink
   private let workerCount: Int
   private let sparseByteCount: Int
   private let plan: Mutex<Plan>
   private let turn = Monitor(Turn())
-  private let call: Monitor<Call>
+  private let call: WorkerCall
 
   init(_ sources: [DiskImage], _ sink: any CopySink, workerCount: Int, sparseByteCount: Int) {
     precondition(!sources.isEmpty)
@@ -53,14 +47,13 @@ final class CopyEngine: Sendable {
     self.workerCount = workerCount
     self.sparseByteCount = sparseByteCount
     plan = Mutex(Plan(cursor: RunCursor(sources[0], 0..<sources[0].byteCount)))
-    call = Monitor(Call(isRaised: !sink.isSerial))
+    call = WorkerCall(isRaised: !sink.isSerial)
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     try Workers.run(workerCount) { [self] number, stop throws(ImageError) in
-      // Bytes that need no decoding are copied as fast by one worker, and with less processor time.
-      if number > 0, !call.wait(until: { $0.isRaised || $0.isOver }, then: { $0.isRaised }) { return }
-      defer { call.withLock { $0.isOver = true } }
+      if number > 0, !call.wait() { return }
+      defer { call.end() }
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
@@ -78,7 +71,7 @@ final class CopyEngine: Sendable {
     while !stop.isRaised, try next(&piece) {
       if !isCalled, piece.needsWork {
         isCalled = true
-        call.withLock { $0.isRaised = true }
+        call.raise()
       }
       if piece.readsZero {
         guard try waitForTurn(piece.number) else { return }

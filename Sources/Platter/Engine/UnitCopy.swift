@@ -39,7 +39,8 @@ final class UnitCopy: Sendable {
   private let blockByteCount: UInt64
   private let plan: Mutex<UnitPlan>
   private let turn = Monitor(Turn())
-  private let gate = Mutex(())
+  private let gate = Monitor(())
+  private let call: WorkerCall
 
   init(_ sources: [DiskImage], _ target: DiskImage, _ map: any WritableMap, _ options: UnitCopyOptions) {
     self.sources = sources
@@ -56,11 +57,16 @@ final class UnitCopy: Sendable {
     plan = Mutex(
       UnitPlan(
         sources, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing))
+    call = WorkerCall(
+      isRaised: options.packing != nil || backing != nil || !map.ciphers.isEmpty
+        || !map.stores.allSatisfy { $0.serializesWrites })
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     try map.prepareToWrite({})
-    try Workers.run(options.workerCount) { [self] _, stop throws(ImageError) in
+    try Workers.run(options.workerCount) { [self] number, stop throws(ImageError) in
+      if number > 0, !call.wait() { return }
+      defer { call.end() }
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
@@ -98,7 +104,12 @@ final class UnitCopy: Sendable {
     var below = AlignedBuffer(byteCount: backing == nil ? 0 : Int(blockByteCount))
     var packed = AlignedBuffer(byteCount: options.packing == nil ? 0 : Int(blockByteCount))
     let packer = options.packing.map { UnitPacker($0) }
+    var isCalled = false
     while !stop.isRaised, let block = try plan.withLock({ plan throws(ImageError) in try plan.next() }) {
+      if !isCalled, block.segments.contains(where: { $0.run.needsWork }) {
+        isCalled = true
+        call.raise()
+      }
       try fill(&buffer, block, scratch)
       if backing != nil { try readBelow(&below, block, scratch) }
       let verdicts = try judge(block, buffer.bytes, below.bytes, packer, &packed)
