@@ -34,7 +34,7 @@ package enum AmendVerb: Verb {
     let progress = ProgressDisplay(try call.progressForm())
     progress.start()
     do throws(Failure) {
-      try call.closing(writer) { writer throws(Failure) in try amend(writer, wanted) }
+      try call.closing(writer) { writer throws(Failure) in try amend(writer, wanted, call) }
     } catch {
       progress.finish(succeeded: false)
       throw error
@@ -43,7 +43,7 @@ package enum AmendVerb: Verb {
     return 0
   }
 
-  private static func amend(_ writer: DiskWriter, _ wanted: [String: String]) throws(Failure) {
+  private static func amend(_ writer: DiskWriter, _ wanted: [String: String], _ call: Invocation) throws(Failure) {
     let image = writer.image
     guard image.layers[0].map is any AmendableMap else { throw notAmendable(image.formatName) }
     try check(wanted, image)
@@ -60,7 +60,7 @@ package enum AmendVerb: Verb {
       }
       if let size { try writer.resize(to: size) }
     } catch {
-      throw Failure(error)
+      throw call.refusal(error)
     }
   }
 

@@ -74,7 +74,7 @@ package enum ResizeVerb: Verb {
       try writer.resize(to: new)
       if preallocation != "off" { try writer.fill(old..<new) }
     } catch {
-      throw Failure(error)
+      throw call.refusal(error)
     }
   }
 }
