@@ -10,7 +10,7 @@ import Testing
 ///
 /// `PLATTER_MODEL_COUNT` sets how many sequences run; `PLATTER_MODEL_SEED` runs one alone.
 @Suite("Dirty bitmaps against a model") struct BitmapModelTests {
-  static let sequenceCount = WriterModelTests.sequenceCount
+  static let sequenceCount = WriterModelTests.sequenceCount / 2
   static let chosenSeed = WriterModelTests.chosenSeed
   static let shareCount = 4
 

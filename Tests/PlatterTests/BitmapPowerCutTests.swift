@@ -98,7 +98,7 @@ extension [Bool] {
 ///
 /// `PLATTER_CUT_COUNT` sets about how many cuts are tried; `PLATTER_CUT_SEED` runs one sequence alone.
 @Suite("Bitmaps of a writer that is stopped") struct BitmapPowerCutTests {
-  static let cutCount = PowerCutTests.cutCount
+  static let cutCount = PowerCutTests.cutCount / 2
   static let chosenSeed = PowerCutTests.chosenSeed
   static let shareCount: UInt64 = 4
 
