@@ -48,10 +48,10 @@ extension Convert {
     try create.format.create(in: store, request)
     var open = create.backingOptions
     open.node = [:]
-    if let id = create.options["encrypt.key-secret"] { open.node["encrypt.key-secret"] = id }
+    for key in ["encrypt.key-secret", "key-secret"] { open.node[key] = create.options[key] }
     let image = try DiskImage.open(
       made: store, at: create.path, format: create.format.name, backing: backing, open)
-    if hasPlaces(create) {
+    if hasPlaces(create) || image.layers[0].map.allocationUnit == nil {
       // Every guest byte has its place already, so there is no order to keep. Encrypted space may read as noise.
       try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, progress)
     } else {
