@@ -54,9 +54,9 @@ package struct KeySlotChange: Sendable {
       }
       guard time == nil else { throw .invalidArgument("'iter-time' must not be given when erasing keyslots") }
       kind = .erase(passphrase: try secret("old-secret"))
-    case nil: throw .invalidArgument("Parameter '\(prefix)state' is missing")
+    case nil: throw .invalidArgument("Parameter 'state' is missing")
     case let other?:
-      throw .invalidArgument("Parameter '\(prefix)state' does not accept value '\(other.printableForError)'")
+      throw .invalidArgument("Parameter 'state' does not accept value '\(other.printableForError)'")
     }
   }
 }

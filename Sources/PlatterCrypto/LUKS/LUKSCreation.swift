@@ -60,7 +60,7 @@ package struct LUKSSettings: Sendable {
     func value<T>(_ name: String, _ standard: String, _ parse: (String) -> T?) throws(ImageError) -> T {
       let text = request.text(prefix + name) ?? standard
       guard let value = parse(text) else {
-        throw .invalidArgument("Parameter '\(prefix)\(name)' does not accept value '\(text.printableForError)'")
+        throw .invalidArgument("Parameter '\(name)' does not accept value '\(text.printableForError)'")
       }
       return value
     }
