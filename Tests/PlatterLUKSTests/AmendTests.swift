@@ -192,7 +192,7 @@ struct KeySlotPowerCutTests {
     try amend(store, change.options, isForced: change.isForced)
     var random = SeededGenerator(seed: 0xc07)
     let cut = PowerCut(PagedBytes(made.bytes), store.operations)
-    for _ in 0..<4 {
+    for _ in 0..<2 {
       try cut.forEachCut(&random) { _, left in
         let rest = PagedStore(left, name: "left")
         for passphrase in change.kept { #expect(opens(rest, passphrase)) }

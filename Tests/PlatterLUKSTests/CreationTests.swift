@@ -187,14 +187,14 @@ struct WritingTests {
     try writer.write(bytes.rawBytes, at: 0)
     try writer.resize(to: 1 << 40)
     #expect(try store.byteCount() == 2_068_480 + 1 << 40)
-    try writer.resize(to: 4096)
+    try writer.resize(to: 4000)
+    #expect(writer.image.byteCount == 4096)
     try writer.resize(to: 8192)
-    #expect(throws: ImageError.self) { try writer.resize(to: 1000) }
     #expect(throws: ImageError.self) { try writer.resize(to: UInt64.max / 512 * 512) }
     try writer.close()
     let image = try open(store, isWritable: false)
     #expect(image.byteCount == 8192)
-    #expect(try image.read(4096, at: 0) == Array(bytes[..<4096]))
+    #expect(try image.read(4000, at: 0) == Array(bytes[..<4000]))
   }
 
   @Test("a failed write is that request's failure") func faults() throws {

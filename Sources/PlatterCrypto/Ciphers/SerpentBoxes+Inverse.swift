@@ -151,69 +151,49 @@ extension SerpentBoxes {
 
   @inline(__always)
   fileprivate static func inverse6(_ a: Word, _ b: Word, _ c: Word, _ d: Word) -> Row {
-    let t0 = b & a
-    let t1 = c & a
-    let t2 = b & c
-    let t3 = d & a
-    let t4 = d & b
-    let t5 = d & c
-    let t6 = t0 & c
-    let t7 = d & t0
-    let t8 = t2 & d
-    let t9 = t7 ^ t8
-    let t10 = t2 ^ t9
-    let t11 = b ^ c
-    let t12 = d ^ t1
-    let t13 = t0 ^ t10
-    let t14 = t6 ^ t13
-    let t15 = t11 ^ t12
-    let t16 = t3 ^ t14
-    let t17 = b ^ t5
-    let t18 = t11 ^ t16
-    let t19 = t10 ^ t17
-    let t20 = t12 ^ t14
-    let t21 = a ^ t19
-    let t22 = a ^ t20
-    let t23 = t4 ^ t21
-    let t24 = t5 ^ t18
-    let t25 = d ^ t24
-    let t26 = not(t22)
-    let t27 = not(t15)
-    let t28 = not(t23)
-    let t29 = not(t25)
-    return (t26, t27, t28, t29)
+    let t0 = not(d)
+    let t1 = c & not(a)
+    let t2 = t0 ^ t1
+    let t3 = t2 ^ b
+    let t4 = a & not(c)
+    let t5 = t3 & not(c)
+    let t6 = a ^ c
+    let t7 = t0 ^ t4
+    let t8 = t0 & not(t6)
+    let t9 = t3 & not(t8)
+    let t10 = a & b
+    let t11 = t7 & not(t9)
+    let t12 = t11 ^ t10
+    let t13 = t6 | t9
+    let t14 = d ^ t5
+    let t15 = t14 ^ t13
+    let t16 = t3 ^ t8
+    let t17 = t12 ^ t16
+    let t18 = t17 ^ c
+    return (t12, t3, t15, t18)
   }
 
   @inline(__always)
   fileprivate static func inverse7(_ a: Word, _ b: Word, _ c: Word, _ d: Word) -> Row {
-    let t0 = a & b
-    let t1 = a & c
-    let t2 = c & b
-    let t3 = a & d
-    let t4 = d & b
-    let t5 = d & c
-    let t6 = c & t0
-    let t7 = t4 & a
-    let t8 = d & t1
-    let t9 = c & t4
-    let t10 = a ^ t4
-    let t11 = d ^ t8
-    let t12 = b ^ t5
-    let t13 = t9 ^ t10
-    let t14 = t7 ^ t12
-    let t15 = t2 ^ t13
-    let t16 = c ^ t3
-    let t17 = t0 ^ t6
-    let t18 = t7 ^ t17
-    let t19 = t15 ^ t16
-    let t20 = t11 ^ t19
-    let t21 = t1 ^ t14
-    let t22 = t14 ^ t15
-    let t23 = t11 ^ t21
-    let t24 = t4 ^ t16
-    let t25 = t18 ^ t24
-    let t26 = not(t22)
-    let t27 = not(t20)
-    return (t26, t27, t23, t25)
+    let t0 = a ^ c
+    let t1 = d & not(t0)
+    let t2 = a & not(t1)
+    let t3 = c | d
+    let t4 = not(t3)
+    let t5 = c ^ t1
+    let t6 = not(b)
+    let t7 = d & not(t2)
+    let t8 = t6 ^ t7
+    let t9 = t4 | t8
+    let t10 = t9 ^ t0
+    let t11 = t0 ^ t6
+    let t12 = t5 & t8
+    let t13 = t12 ^ t11
+    let t14 = t11 & not(t5)
+    let t15 = t10 ^ t14
+    let t16 = t15 ^ d
+    let t17 = t16 & not(t10)
+    let t18 = t5 ^ t17
+    return (t13, t10, t16, t18)
   }
 }

@@ -24,16 +24,16 @@ extension LUKSMap: WritableMap {
   /// Zeros of the file are not zeros of the guest.
   func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer { .cannot }
 
+  /// Sizes are rounded up to whole sectors, as `create` does.
   func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
-    guard byteCount % LUKSHeader.sectorByteCount == 0, let length = payloadOffset.adding(byteCount),
-      length <= UInt64(Int64.max)
+    guard let whole = byteCount.roundedUp(toMultipleOf: LUKSHeader.sectorByteCount),
+      let length = payloadOffset.adding(whole), length <= UInt64(Int64.max)
     else {
       throw ImageError(
-        .invalidArgument, "a LUKS volume of \(byteCount) bytes is no whole number of sectors, or larger than any file",
-        file: stores[0].name)
+        .invalidArgument, "the disk's size \(byteCount) is larger than any file can be", file: stores[0].name)
     }
     try stores[0].resize(to: length)
-    size.store(byteCount, ordering: .relaxed)
+    size.store(whole, ordering: .relaxed)
   }
 }
 
