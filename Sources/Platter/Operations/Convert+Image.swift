@@ -18,7 +18,7 @@ extension Convert {
     }
     if total == nil, create.format.name == LUKS.name {
       throw ImageError(
-        .invalidArgument, "a LUKS volume has the size of its disk from the start, which is not known: say --source-size",
+        .invalidArgument, "a LUKS volume has its size from the start, and this disk's is not known: say --source-size",
         file: create.path.string)
     }
     let request = try create.prepare()
