@@ -1,4 +1,5 @@
 import PlatterCore
+import PlatterLUKS
 import PlatterQCOW2
 import SystemPackage
 
@@ -16,6 +17,11 @@ extension Convert {
       throw ImageError(
         .invalidArgument, "space cannot be given in advance to a disk whose size is not known", file: create.path.string
       )
+    }
+    if total == nil, create.format.name == LUKS.name {
+      throw ImageError(
+        .invalidArgument, "a LUKS volume has its size from the start, and this disk's is not known: say --source-size",
+        file: create.path.string)
     }
     let request = try create.prepare()
     try checkCompression(create)
@@ -55,10 +61,10 @@ extension Convert {
     try create.format.create(in: store, request)
     var open = create.backingOptions
     open.node = [:]
-    if let id = create.options["encrypt.key-secret"] { open.node["encrypt.key-secret"] = id }
+    for key in ["encrypt.key-secret", "key-secret"] { open.node[key] = create.options[key] }
     let image = try DiskImage.open(
       made: store, at: create.path, format: create.format.name, backing: backing, open)
-    if hasPlaces(create) {
+    if hasPlaces(create) || image.layers[0].map.allocationUnit == nil {
       // Every guest byte has its place already, so there is no order to keep. Encrypted space may read as noise.
       try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, bitmaps, progress)
     } else {

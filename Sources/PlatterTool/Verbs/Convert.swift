@@ -166,8 +166,10 @@ private struct ConvertRequest {
     }
     if options.has("C"), options.has("S") { throw Failure("Cannot enable copy offloading when -S is used") }
     if options.has("C"), options.has("salvage") { throw Failure("Cannot use copy offloading in salvaging mode") }
+    if options.has("c"), ["raw", "luks"].contains(format.name) {
+      throw Failure("Compression not supported for this file format")
+    }
     if format.name == "raw" {
-      if options.has("c") { throw Failure("Compression not supported for this file format") }
       if options.has("B") { throw Failure("Backing file not supported for file format 'raw'") }
       if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }
     }
@@ -215,7 +217,10 @@ private struct ConvertRequest {
     }
     let source = try ImageSource(targetArgument, isOptionList: call.options.has("target-image-opts"))
     guard let path = source.path else { throw Failure("the target '\(source.written)' names no file") }
-    if format.name == "raw" { return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path) }
+    // A list of options says itself what the target is.
+    if format.name == "raw", source.driver ?? "raw" == "raw" {
+      return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path)
+    }
     if isExisting {
       open.isWritable = true
       return .image(try call.open(source, open), isZero: isTargetZero)
