@@ -178,15 +178,13 @@ extension WriterCore {
   }
 
   private func packedWord(offset: UInt64, byteCount: UInt64) -> UInt64 {
-    let sectors = (offset + byteCount - 1) / 512 - offset / 512
-    return L2Entry.compressed | sectors << (70 - geometry.clusterBits) | offset
+    PackedLocation.word(offset: offset, byteCount: byteCount, clusterBits: geometry.clusterBits)
   }
 
   // MARK: Linking
 
   mutating func link(_ allocation: Allocation) throws(ImageError) {
     if let damage { throw damage }
-    try record(allocation.range)
     if allocation.token & 3 == Token.packed {
       let word = packedWord(offset: allocation.offset, byteCount: allocation.token >> 2)
       let old = try entry(of: allocation.start)
