@@ -75,6 +75,11 @@ let package = Package(
     .target(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
+    // The writer of qcow2 against models, power cuts and faults: for tests, and in large numbers for `make prove`.
+    .target(
+      name: "WriterProof",
+      dependencies: ["Platter", "PlatterCore", "PlatterCodecs", "PlatterQCOW2", "TestSupport", system],
+      path: "Tests/WriterProof", swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests(
       "CorpusTests",
@@ -88,7 +93,9 @@ let package = Package(
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests(
       "PlatterTests",
-      ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
+      [
+        "Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", "WriterProof", system,
+      ]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
@@ -117,4 +124,12 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
     fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]
+}
+
+// The proofs in large numbers, in an optimised program of their own: make prove
+if Context.environment["PLATTER_PROVE"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "prove", dependencies: ["WriterProof", "TestSupport", "Platter", "PlatterCore"], path: "Tests/Prove",
+      swiftSettings: strict))
 }

@@ -90,7 +90,25 @@ package struct QCOW2Checker {
       if kind == 0x0537_be77 {
         refer(table: "crypto header", image.number(at: offset + 8), image.number(at: offset + 16))
       }
+      if kind == 0x2385_2875, version >= 3, image.number(at: 88) & 1 != 0 { countBitmaps(offset + 8) }
       offset += 8 + (length + 7) / 8 * 8
+    }
+  }
+
+  /// The directory of bitmaps, their tables and the clusters of bits.
+  private mutating func countBitmaps(_ item: UInt64) {
+    var entry = image.number(at: item + 16)
+    refer(table: "bitmap directory", entry, image.number(at: item + 8))
+    for _ in 0..<image.number(at: item, byteCount: 4) {
+      let table = image.number(at: entry)
+      let tableByteCount = image.number(at: entry + 8, byteCount: 4) * 8
+      refer(table: "bitmap table", table, tableByteCount)
+      for place in stride(from: table, to: table + tableByteCount, by: 8) {
+        let word = image.number(at: place)
+        if word > 1 { refer(table: "bitmap bits", word & Self.offsetMask, cluster) }
+      }
+      let names = image.number(at: entry + 18, byteCount: 2) + image.number(at: entry + 20, byteCount: 4)
+      entry += (24 + names + 7) / 8 * 8
     }
   }
 
@@ -107,11 +125,9 @@ package struct QCOW2Checker {
   }
 
   private mutating func countL2(_ table: UInt64, isActive: Bool) {
-    let width: UInt64 = isExtended ? 16 : 8
-    for entry in stride(from: table, to: table + cluster, by: Int(width)) {
-      let word = image.number(at: entry)
-      let bitmap = isExtended ? image.number(at: entry + 8) : 0
-      if word == 0, bitmap == 0 { continue }
+    var entries: [(offset: UInt64, word: UInt64, bitmap: UInt64)] = []
+    image.forEachEntry(table..<table + cluster, width: isExtended ? 16 : 8) { entries.append(($0, $1, $2)) }
+    for (entry, word, bitmap) in entries {
       if word & Self.compressed != 0 {
         countPacked(word, entry)
         continue
@@ -166,8 +182,11 @@ package struct QCOW2Checker {
       checkCopied(word, "L1 entry \(index)")
       guard !hasDataFile else { continue }
       let table = word & Self.offsetMask
-      for entry in stride(from: table, to: table + cluster, by: isExtended ? 16 : 8) {
-        let word = image.number(at: entry)
+      var entries: [(offset: UInt64, word: UInt64)] = []
+      image.forEachEntry(table..<table + cluster, width: isExtended ? 16 : 8) { offset, word, _ in
+        entries.append((offset, word))
+      }
+      for (entry, word) in entries {
         if word & Self.compressed == 0, word & Self.offsetMask != 0 { checkCopied(word, "L2 entry at \(entry)") }
       }
     }

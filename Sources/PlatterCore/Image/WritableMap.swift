@@ -57,12 +57,16 @@ package protocol WritableMap: ImageMap {
   /// Publishes and clears marks that say "in use". The map is not written afterwards.
   func close(_ barrier: Barrier) throws(ImageError)
 
+  /// Throws what `resize` would throw for the size alone; changes nothing.
+  func checkResize(to byteCount: UInt64) throws(ImageError)
+
   /// Changes the disk's size. New space reads as zeros. The engine holds off all other requests.
   func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError)
 }
 
 extension WritableMap {
   package var packedCodec: PackedCodec? { nil }
+  package func checkResize(to byteCount: UInt64) throws(ImageError) {}
 }
 
 /// Space for guest bytes that are about to be written.
