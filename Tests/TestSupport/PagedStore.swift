@@ -191,9 +191,6 @@ package final class PagedStore: ByteStore {
     state.withLock { $0.segment(at: offset, limit: limit) }
   }
 
-  /// Replaces everything, as somebody with an editor would: the journal does not hear of it.
-  package func replace(with bytes: PagedBytes) { state.withLock { $0 = bytes } }
-
   private func change(_ operation: RecordingStore.Operation) throws(ImageError) {
     guard isWritable || operation == .flush else {
       throw ImageError(.io, "opened read-only", file: name)

@@ -80,7 +80,7 @@ package enum Proof {
       let isFlushed = model.history[length...].contains { line in
         ProofHistory.flushing.contains { line.hasPrefix($0) }
       }
-      history.add(model.state, start: start, end: journal?.count ?? 0, isFlushed: isFlushed)
+      history.add(model.between, model.state, start: start, end: journal?.count ?? 0, isFlushed: isFlushed)
     }
   }
 
@@ -167,7 +167,7 @@ package enum Proof {
     let states = history.states(afterSteps: stepCount)
     if kind.isOver, !model.isClosed, model.isStillWriting {
       // The request alone has failed: the disk goes on, with its bytes old or new.
-      try model.adopt(Array(states.suffix(2)))
+      try model.adopt(states)
       for _ in 0..<4 { try model.write(model.randomRange(&random), &random) }
       model.mayLeak = true
       return try model.finish()
@@ -191,6 +191,7 @@ final class ProofHistory {
 
   private struct Entry {
     /// Operations of the journal before the step began, and after it ended.
+    var step: Int
     var start: Int
     var end: Int
     var state: ProofState
@@ -200,13 +201,18 @@ final class ProofHistory {
 
   private var entries: [Entry]
 
-  init(_ state: ProofState) { entries = [Entry(start: 0, end: 0, state: state, isFlushed: true)] }
+  init(_ state: ProofState) { entries = [Entry(step: 0, start: 0, end: 0, state: state, isFlushed: true)] }
 
-  func add(_ state: ProofState, start: Int, end: Int, isFlushed: Bool) {
-    entries.append(Entry(start: start, end: end, state: state, isFlushed: isFlushed))
+  /// - Parameter between: states that are on the disk for a while during the step.
+  func add(_ between: [ProofState], _ state: ProofState, start: Int, end: Int, isFlushed: Bool) {
+    let step = stepCount + 1
+    for state in between {
+      entries.append(Entry(step: step, start: start, end: end, state: state, isFlushed: false))
+    }
+    entries.append(Entry(step: step, start: start, end: end, state: state, isFlushed: isFlushed))
   }
 
-  var stepCount: Int { entries.count - 1 }
+  var stepCount: Int { entries.last?.step ?? 0 }
 
   /// What may be left by a cut behind `count` operations.
   func states(afterOperations count: Int) -> [ProofState] {
@@ -217,8 +223,9 @@ final class ProofHistory {
 
   /// What may be left when the step behind `count` steps failed.
   func states(afterSteps count: Int) -> [ProofState] {
-    let first = entries[...count].lastIndex { $0.isFlushed } ?? 0
-    return entries[first...min(count + 1, stepCount)].map(\.state)
+    let first = entries.lastIndex { $0.isFlushed && $0.step <= count } ?? 0
+    let last = entries.lastIndex { $0.step <= count + 1 } ?? 0
+    return entries[first...max(first, last)].map(\.state)
   }
 }
 

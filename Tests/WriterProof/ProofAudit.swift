@@ -62,15 +62,20 @@ package struct ProofAudit {
     }
   }
 
-  /// A count that a cut left too high may stand beside a flag that says 1, which a check calls an error of the flag. It is
-  /// none: giving back what leaks leaves nothing of it.
+  /// While a snapshot is made or given up, counts and the flags "copied" change one after the other. A cut between leaves
+  /// counts that are too high beside flags of before or after, and a check calls that an error of the flag. Nothing is lost
+  /// by it: a repair finds nothing else. (A flag that is set on what is really shared is a damage to the other checker.)
   private func checkRepaired(_ report: CheckReport) throws {
+    let errors = report.messages.filter { $0.hasPrefix("ERROR") }
+    guard report.checkErrors == 0, errors.allSatisfy({ $0.contains("OFLAG_COPIED") }) else {
+      throw WriterFault("check: \(report.messages.joined(separator: "; "))")
+    }
     let store = PagedStore(contents[0], name: "repaired")
     var context = OpenContext(isWritable: true, passphrase: { ProofRow.secret() })
     context.dataFile = chain.hasDataFile ? chain.stores[1] : nil
-    let after = try QCOW2.repair(store, context, .leaks, workers: 1) { _ in true }
+    let after = try QCOW2.repair(store, context, .all, workers: 1) { _ in true }
     guard after.corruptions == 0, after.leaks == 0, after.checkErrors == 0 else {
-      throw WriterFault("check: \(report.messages.joined(separator: "; "))")
+      throw WriterFault("after a repair: \(after.messages.joined(separator: "; "))")
     }
   }
 
@@ -100,16 +105,12 @@ package struct ProofAudit {
   }
 
   private func checkBases(_ states: [ProofState]) throws {
-    for name in chain.formats.keys where Set(states.map { $0.bases[name]?.count }).count > 1 || isChanged(name, states) {
+    guard Set(states.map(\.baseVersion)).count > 1 else { return }
+    for name in chain.formats.keys {
       let base = try chain.openBase(name)
       let found = try base.read(Int(base.byteCount), at: 0)
       try Self.compare(found, states.compactMap { $0.bases[name] }, "of \(name)")
     }
-  }
-
-  private func isChanged(_ name: String, _ states: [ProofState]) -> Bool {
-    guard let first = states.first?.bases[name] else { return false }
-    return states.contains { $0.bases[name].map { !$0.isEqual(first, 0..<first.count) } ?? true }
   }
 
   private func checkSnapshots(_ states: [ProofState], _ disk: DiskImage, isThorough: Bool) throws {

@@ -42,6 +42,7 @@ extension ProofModel {
     }
     let old = state.bytes.count
     state.bytes = state.bytes.resized(to: Int(count))
+    between.append(state)
     for name in bitmaps.keys { bitmaps[name]?.resize(from: old, to: Int(count), cluster: Int(row.cluster)) }
     guard disk.byteCount == count else { throw WriterFault("the disk has \(disk.byteCount) bytes, not \(count)") }
   }
@@ -68,21 +69,37 @@ extension ProofModel {
     guard row.tableCoverage <= 1 << 20, !row.hasDataFile, version >= 3, bitmaps.isEmpty else { return false }
     try resize(to: UInt64(start + 2 * cluster))
     try write(UInt64(start)..<UInt64(start + 2 * cluster), &random)
+    between.append(state)
     names += 1
     let name = "s\(names)"
     history.append("create snapshot \(name) with a machine")
     let isDone = try restructure((any SnapshotMap).self) { (map, barrier) throws(ImageError) in
       _ = try map.createSnapshot(named: name, seconds: 1, nanoseconds: 2, barrier)
     }
+    if isDone {
+      var larger = state
+      larger.snapshots.append(.init(name: name, bytes: state.bytes))
+      between.append(larger)
+    }
     try resize(to: UInt64(old))
+    if isDone, let smaller = between.last {
+      var smaller = smaller
+      smaller.snapshots = between[between.count - 2].snapshots
+      between.append(smaller)
+    }
     guard isDone else { return true }
     // What QEMU writes into the table for such a snapshot.
     try close()
-    var bytes = stores[0].bytes
-    let place = MachineState.record(bytes, snapshot: state.snapshots.count)
-    bytes.put(bigEndianBytes(UInt64(2 * cluster)) + bigEndianBytes(UInt64(old)), at: Int(place) + 40)
-    stores[0].replace(with: bytes)
-    let machine = MachineState.read(bytes, snapshot: state.snapshots.count)
+    let place = MachineState.record(stores[0].bytes, snapshot: state.snapshots.count)
+    for (value, offset) in [(old, UInt64(48)), (2 * cluster, 40)] {
+      let field = bigEndianBytes(UInt64(value))
+      try stores[0].write(field.rawBytes, at: place + offset)
+      try stores[0].flush()
+    }
+    var unmarked = state
+    unmarked.snapshots.append(.init(name: name, bytes: state.bytes))
+    between.append(unmarked)
+    let machine = MachineState.read(stores[0].bytes, snapshot: state.snapshots.count)
     guard machine.count == 2 * cluster else { throw WriterFault("the machine's state has \(machine.count) bytes") }
     state.snapshots.append(.init(name: name, bytes: state.bytes, machine: machine))
     try open()
@@ -122,6 +139,7 @@ extension ProofModel {
     try Commit(chain.open(isWritable: true, isBaseWritable: true)).run()
     let base = state.bases[backing] ?? []
     state.bases[backing] = state.bytes + base.dropFirst(state.bytes.count)
+    state.baseVersion += 1
     for name in bitmaps.keys { bitmaps[name]?.noteEverything(state.bytes.count) }
     try open()
   }

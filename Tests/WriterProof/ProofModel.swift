@@ -20,6 +20,8 @@ package final class ProofModel {
   package internal(set) var isClosed = false
   /// A fault has left clusters behind that nobody refers to.
   package var mayLeak = false
+  /// States inside the step under way that are on the disk for a while.
+  var between: [ProofState] = []
   var version: UInt64
   var isDataFileRaw: Bool
   var names = 0
@@ -49,6 +51,7 @@ package final class ProofModel {
 
   /// - Parameter withBitmaps: dirty bitmaps are added and changed too.
   package func step(_ random: inout SeededGenerator, withBitmaps: Bool = false) throws {
+    between = []
     switch Int.random(in: 0..<36, using: &random) {
     case 0...9: try write(randomRange(&random), &random)
     case 10...12: try zero(randomRange(&random), mayUnmap: random.chance(2))

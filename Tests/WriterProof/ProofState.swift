@@ -15,6 +15,8 @@ package struct ProofState: Sendable {
   package var snapshots: [Snapshot] = []
   /// Guest bytes of the images below, by name.
   package var bases: [String: [UInt8]] = [:]
+  /// How often they have changed.
+  package var baseVersion = 0
   /// What the header names; nil for nothing.
   package var backing: String?
 

@@ -269,11 +269,12 @@ extension WriterCore {
     let index = try bitmapIndex(name, mustBeUsable: false)
     let bitmap = liveBitmaps[index]
     var words = bitmap.table
+    var isTableReadable = true
     if !bitmap.isUsable {
       // What cannot be read is left behind as unused space.
-      do throws(ImageError) { words = try readTable(bitmap.record, "a bitmap") } catch {}
+      do throws(ImageError) { words = try readTable(bitmap.record, "a bitmap") } catch { isTableReadable = false }
     }
-    noteGarbage(at: bitmap.record.tableOffset, entryCount: words.isEmpty ? 0 : bitmap.record.tableEntryCount)
+    if isTableReadable { noteGarbage(at: bitmap.record.tableOffset, entryCount: bitmap.record.tableEntryCount) }
     for word in words where word > LiveBitmap.allOnes && word < fileByteCount {
       bitmapGarbage.append((word & L1Entry.offsetMask) / clusterByteCount)
     }
