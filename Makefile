@@ -20,7 +20,7 @@ PROGRAM = $(shell swift build $(RELEASE) --show-bin-path)/platter
 ORACLE_FOLDER := .build-oracles
 TEST := swift test --disable-xctest
 
-.PHONY: help build demo test check lint bench fuzz-smoke install dist libraries oracles clean
+.PHONY: help build demo test check prove lint bench fuzz-smoke install dist libraries oracles clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,10 @@ check: lint libraries oracles ## what CI runs: lint, release build, fuzz smoke, 
 	swift build $(RELEASE)
 	$(MAKE) --no-print-directory fuzz-smoke
 	bash Scripts/run-tests $(TEST)
+
+prove: libraries ## the writer in large numbers: 10,000 sequences, 100,000 crash images, 20,000 faults
+	PLATTER_PROVE=1 swift build -c release --product prove --scratch-path .build-prove
+	.build-prove/release/prove $(PROOFS)
 
 lint: ## check the formatting of all Swift code
 	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz
@@ -70,4 +74,4 @@ oracles:
 	@bash Scripts/install-dissect $(ORACLE_FOLDER)
 
 clean: ## remove everything that was built
-	rm -rf .build .build-fuzz $(ORACLE_FOLDER) dist
+	rm -rf .build .build-fuzz .build-prove $(ORACLE_FOLDER) dist
