@@ -48,17 +48,22 @@ package enum AmendVerb: Verb {
     guard image.layers[0].map is any AmendableMap else { throw notAmendable(image.formatName) }
     try check(wanted, image)
     var options = wanted
+    options["backing_file"] = nil
+    options["backing_fmt"] = nil
     do throws(ImageError) {
       let size = try options.removeValue(forKey: "size").map { text throws(ImageError) in
         try CreationValue.size(text, of: "size")
       }
+      // Version 2 cannot change its size while there are snapshots: what has to be done is done before.
+      let isDowngrade = ["0.10", "v2"].contains(options["compat"])
+      if let size, isDowngrade { try writer.resize(to: size) }
       if !options.isEmpty {
         try writer.restructure { (map, barrier) throws(ImageError) in
           guard let map = map as? any AmendableMap else { return }
           try map.amend(options, barrier)
         }
       }
-      if let size { try writer.resize(to: size) }
+      if let size, !isDowngrade { try writer.resize(to: size) }
     } catch {
       throw Failure(error)
     }
@@ -76,7 +81,11 @@ package enum AmendVerb: Verb {
         "Invalid parameter '\(name)'",
         hint: known.contains(name) ? "This option is only supported for image creation" : nil)
     }
-    guard wanted["backing_file"] == nil, wanted["backing_fmt"] == nil else {
+    // To name what is there already is no change.
+    let backing = image.layers[0].map.backing
+    guard [nil, backing?.displayName].contains(wanted["backing_file"]),
+      [nil, backing?.formatName].contains(wanted["backing_fmt"])
+    else {
       throw Failure("Cannot amend the backing file", hint: "You can use 'qemu-img rebase' instead.")
     }
   }
