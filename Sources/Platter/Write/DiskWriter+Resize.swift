@@ -60,15 +60,4 @@ extension DiskWriter {
       try writeOwnZeros(max(whole.upperBound, range.lowerBound)..<range.upperBound)
     }
   }
-
-  private func writeOwnZeros(_ range: Range<UInt64>) throws(ImageError) {
-    guard !range.isEmpty else { return }
-    let zeros = [UInt8](repeating: 0, count: Int(min(1 << 20, range.upperBound - range.lowerBound)))
-    var position = range.lowerBound
-    while position < range.upperBound {
-      let count = Int(min(UInt64(zeros.count), range.upperBound - position))
-      try write(zeros.rawBytes.extracting(0..<count), at: position)
-      position += UInt64(count)
-    }
-  }
 }

@@ -50,7 +50,7 @@ struct Opening {
     // A feature may change what extensions look like: names are a courtesy, never a reason to fail otherwise.
     var names = FeatureNames(parsing: [])
     do throws(ImageError) { names = try HeaderExtensions(parsing: cluster.rawBytes, header).featureNames } catch {}
-    throw .unsupported("unsupported qcow2 feature(s): \(names.describe(unknown))")
+    throw .unsupported("Unsupported qcow2 feature(s): \(names.describe(unknown))")
   }
 
   private static func backing(_ header: Header, _ extensions: HeaderExtensions, _ cluster: [UInt8])
