@@ -22,7 +22,7 @@ ORACLE_FOLDER := .build-oracles
 SECONDS ?= 480
 TEST := swift test --disable-xctest
 
-.PHONY: help build demo test check lint bench fuzz fuzz-smoke boot install dist libraries oracles clean
+.PHONY: help build demo test check lint bench bare fuzz fuzz-smoke boot install dist libraries oracles clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,8 +37,9 @@ demo: build ## build, then watch compressed disk images become raw disks
 test: libraries oracles ## run every test, against the other programs too
 	bash Scripts/run-tests $(TEST)
 
-check: lint libraries oracles ## what CI runs: lint, release build, fuzz smoke, all tests
+check: lint libraries oracles ## what CI runs: lint, release build, the build without codecs, fuzz smoke, all tests
 	swift build $(RELEASE)
+	$(MAKE) --no-print-directory bare
 	$(MAKE) --no-print-directory fuzz-smoke
 	bash Scripts/run-tests $(TEST)
 
@@ -47,6 +48,9 @@ lint: ## check the formatting of all Swift code
 
 bench: build ## compare speed and memory with qemu-img: make bench JOBS="info map" OPTIONS=--quick
 	python3 Benchmarks/bench --program $(PROGRAM) $(OPTIONS) $(JOBS)
+
+bare: libraries ## build without the package traits, as users of the library may
+	bash Scripts/build-bare
 
 fuzz-smoke: libraries ## build all fuzz targets and run each for a few seconds
 	bash Scripts/fuzz
@@ -76,7 +80,7 @@ libraries:
 
 oracles:
 	@bash Scripts/install-packages $(ORACLES)
-	@bash Scripts/install-dissect $(ORACLE_FOLDER)
+	@bash Scripts/install-readers $(ORACLE_FOLDER)
 
 clean: ## remove everything that was built
-	rm -rf .build .build-fuzz .build-boot $(ORACLE_FOLDER) dist
+	rm -rf .build .build-bare .build-fuzz .build-boot $(ORACLE_FOLDER) dist

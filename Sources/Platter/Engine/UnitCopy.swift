@@ -97,7 +97,7 @@ final class UnitCopy: Sendable {
     var buffer = AlignedBuffer(byteCount: Int(blockByteCount))
     var below = AlignedBuffer(byteCount: backing == nil ? 0 : Int(blockByteCount))
     var packed = AlignedBuffer(byteCount: options.packing == nil ? 0 : Int(blockByteCount))
-    let packer = options.packing.map { UnitPacker($0) }
+    let packer: UnitPacker? = if let packing = options.packing { try UnitPacker(packing) } else { nil }
     while !stop.isRaised, let block = try plan.withLock({ plan throws(ImageError) in try plan.next() }) {
       try fill(&buffer, block, scratch)
       if backing != nil { try readBelow(&below, block, scratch) }
@@ -289,12 +289,14 @@ final class UnitPacker {
   private let deflate: DeflateEncoder?
   private let zstd: ZstdEncoder?
 
-  init(_ effort: Effort) {
+  /// - Throws: `.unsupported` where this build was made without the codec.
+  init(_ effort: Effort) throws(ImageError) {
     switch effort {
     case .deflate(let level, let window):
       deflate = DeflateEncoder(level: level, window: window)
       zstd = nil
     case .zstd(let level):
+      try PackedCodec.zstd.requireSupport()
       deflate = nil
       zstd = ZstdEncoder(level: level)
     }

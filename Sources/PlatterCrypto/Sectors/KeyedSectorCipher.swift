@@ -1,4 +1,3 @@
-import CCrypto
 package import PlatterCore
 
 extension SectorCipherSuite {
@@ -13,12 +12,12 @@ extension SectorCipherSuite {
     try KeyedSectorCipher(self, key: key.bytes, numbering: numbering)
   }
 
-  /// libcrypto's name of cipher and mode, and whether the provider of old ciphers has it.
-  fileprivate var fetchName: (name: String, isLegacy: Bool)? {
+  /// libcrypto's name of cipher and mode; nil where it has none.
+  fileprivate var fetchName: LibCrypto.Name? {
     switch (cipher.family, mode) {
-    case (.aes, .xts): cipher.keyBits == 192 ? nil : ("AES-\(cipher.keyBits)-XTS", false)
-    case (.aes, _): ("AES-\(cipher.keyBits)-\(mode.rawValue.uppercased())", false)
-    case (.cast5, .ecb), (.cast5, .cbc): ("CAST5-\(mode.rawValue.uppercased())", true)
+    case (.aes, .xts): cipher.keyBits == 192 ? nil : LibCrypto.Name("AES-\(cipher.keyBits)-XTS")
+    case (.aes, _): LibCrypto.Name("AES-\(cipher.keyBits)-\(mode.rawValue.uppercased())")
+    case (.cast5, .ecb), (.cast5, .cbc): LibCrypto.Name("CAST5-\(mode.rawValue.uppercased())", isLegacy: true)
     default: nil
     }
   }
@@ -48,9 +47,7 @@ package final class KeyedSectorCipher: SectorCipher {
           + "not \(key.byteCount)")
     }
     let name = "\(suite.cipher.name) in mode \(suite.mode.rawValue)"
-    guard let fetch = suite.fetchName, let cipher = LibCrypto.cipher(fetch.name, isLegacy: fetch.isLegacy) else {
-      throw .unsupported("cipher \(name) is not offered by the cryptographic library")
-    }
+    let cipher = try LibCrypto.cipher(suite.fetchName, called: name)
     self.suite = suite
     self.numbering = numbering
     decryption = try CipherContextPool(cipher, name: name, key: key, isEncrypting: false)
@@ -74,9 +71,7 @@ package final class KeyedSectorCipher: SectorCipher {
       throw .unsupported("IV generator essiv:\(hash.name) gives no key for cipher \(cipher.family.rawValue)")
     }
     let suite = SectorCipherSuite(vectorCipher, .ecb, .plain64)
-    guard let fetch = suite.fetchName, let reference = LibCrypto.cipher(fetch.name, isLegacy: fetch.isLegacy) else {
-      throw .unsupported("cipher \(vectorCipher.name) is not offered by the cryptographic library")
-    }
+    let reference = try LibCrypto.cipher(suite.fetchName, called: vectorCipher.name)
     var digest = try Digest(hash)
     digest.update(key)
     let hashed = try SecretBytes(count: hash.byteCount) { digest.finish(into: &$0) }
