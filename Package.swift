@@ -27,12 +27,23 @@ func library(_ name: String, _ pkgConfig: String?, apt: String, brew: String) ->
   .systemLibrary(name: name, pkgConfig: pkgConfig, providers: [.apt([apt]), .brew([brew])])
 }
 
+func trait(_ name: String, _ target: String) -> Target.Dependency {
+  .target(name: target, condition: .when(traits: [name]))
+}
+
 let package = Package(
   name: "platter",
   platforms: [.macOS(.v26)],
   products: [
     .library(name: "Platter", targets: ["Platter"]),
     .executable(name: "platter", targets: ["PlatterTool"]),
+  ],
+  // What a user of the library may leave out, with the C library that it needs. The program and the tests have it all.
+  traits: [
+    .default(enabledTraits: ["Zstd", "LZMA", "Encryption"]),
+    .trait(name: "Zstd", description: "zstd in qcow2 (libzstd)"),
+    .trait(name: "LZMA", description: "LZMA in DMG (liblzma)"),
+    .trait(name: "Encryption", description: "LUKS, encrypted qcow2 and DMG (libcrypto)"),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-system", from: "1.6.0")
@@ -48,8 +59,12 @@ let package = Package(
     library("CCrypto", "libcrypto", apt: "libssl-dev", brew: "openssl@3"),  // LUKS, qcow2, DMG: ciphers and hashes
 
     module("PlatterCore", ["CPlatter", system]),
-    module("PlatterCodecs", ["PlatterCore", "CPlatter", "CDeflate", "CZlib", "CZstd", "CBzip2", "CLZMA"]),
-    module("PlatterCrypto", ["PlatterCore", "CPlatter", "CCrypto"]),
+    module(
+      "PlatterCodecs",
+      [
+        "PlatterCore", "CPlatter", "CDeflate", "CZlib", trait("Zstd", "CZstd"), "CBzip2", trait("LZMA", "CLZMA"),
+      ]),
+    module("PlatterCrypto", ["PlatterCore", "CPlatter", trait("Encryption", "CCrypto")]),
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
