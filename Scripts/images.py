@@ -208,6 +208,38 @@ def million(output, extents=1_000_000, size=1 << 40):
         file.write(b"\xa5" * 2 * CLUSTER)
 
 
+def clusters(output, count=4_000_000):
+    """A sound qcow2 of so many clusters, each with a place of its own in a sparse file: an L2 table, the clusters that it
+    names, the next table, as preallocation of metadata lays them out."""
+    count = int(count)
+    tables = -(-count // 8192)
+    l1_clusters = -(-tables * 8 // CLUSTER)
+    used = 1 + l1_clusters + tables + count
+    blocks = 1
+    while blocks * 32768 < used + blocks + 1:
+        blocks += 1
+    first = 1 + l1_clusters + 1 + blocks
+    total = first + tables + count
+    places, place = [], first
+    for number in range(tables):
+        places.append(place)
+        place += 1 + min(8192, count - number * 8192)
+    with open(output, "wb") as file:
+        file.write(struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, count * CLUSTER, 0, tables, CLUSTER,
+                               (1 + l1_clusters) * CLUSTER, 1, 0, 0, 0, 0, 0, 4, 104))
+        file.seek(CLUSTER)
+        file.write(struct.pack(">%dQ" % tables, *(place * CLUSTER | 1 << 63 for place in places)))
+        file.seek((1 + l1_clusters) * CLUSTER)
+        file.write(struct.pack(">%dQ" % blocks, *((2 + l1_clusters + i) * CLUSTER for i in range(blocks))))
+        file.seek((2 + l1_clusters) * CLUSTER)
+        file.write(b"\0\1" * total)
+        for number, place in enumerate(places):
+            file.seek(place * CLUSTER)
+            named = min(8192, count - number * 8192)
+            file.write(struct.pack(">%dQ" % named, *((place + 1 + i) * CLUSTER | 1 << 63 for i in range(named))))
+        file.truncate(total * CLUSTER)
+
+
 # --- DMG -------------------------------------------------------------------------------------------------------------
 
 CHUNK = 2048 * 512
@@ -276,7 +308,7 @@ def digest(path):
 
 
 if __name__ == "__main__":
-    made = {f.__name__: f for f in (mixed, qcow2, million, dmg)}
+    made = {f.__name__: f for f in (mixed, qcow2, million, clusters, dmg)}
     if len(sys.argv) < 3 or sys.argv[1] not in made:
         sys.exit(__doc__)
     made[sys.argv[1]](sys.argv[2], **dict(word.split("=", 1) for word in sys.argv[3:]))

@@ -14,7 +14,7 @@ struct RunCursor {
   private var mapped: UInt64
 
   init(_ image: DiskImage, _ range: Range<UInt64>, refinesHoles: Bool = true) {
-    walk = ChainWalk(image.layers, refinesHoles: refinesHoles)
+    walk = ChainWalk(image.layers, refinesHoles: refinesHoles, salvage: image.salvage)
     position = range.lowerBound
     mapped = range.lowerBound
     end = range.upperBound

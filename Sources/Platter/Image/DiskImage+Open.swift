@@ -94,6 +94,7 @@ private struct Opener {
     var context = OpenContext(
       path: path, resolver: resolver, isWritable: isWritable && store.isWritable, options: node)
     context.isForFactsOnly = options.isForFactsOnly
+    context.isForCheck = options.isForCheck
     context.warn = options.warn
     if let id = node["encrypt.key-secret"] ?? node["key-secret"] {
       let secrets = options.secrets

@@ -14,11 +14,11 @@ extension Convert {
   ///   inconsistent and not to be skipped, or the target has a bitmap of that name already.
   package func selectBitmaps() throws(ImageError) -> BitmapSelection {
     guard options.copiesBitmaps else { return BitmapSelection() }
-    guard sources.count == 1 else { throw .invalidArgument("Copying bitmaps only possible with single source") }
-    guard let source = bitmapSource else { throw .unsupported("Source lacks bitmap support") }
+    guard source.images.count <= 1 else { throw .invalidArgument("Copying bitmaps only possible with single source") }
+    guard let bitmapSource else { throw .unsupported("Source lacks bitmap support") }
     var selection = BitmapSelection()
     // From the last to the first, as QEMU names them.
-    for bitmap in source.bitmaps.reversed() {
+    for bitmap in bitmapSource.bitmaps.reversed() {
       if !bitmap.isInconsistent {
         selection.copied.insert(bitmap, at: 0)
       } else if options.skipsInconsistentBitmaps {
@@ -27,19 +27,21 @@ extension Convert {
         throw .invalidArgument("Cannot copy inconsistent bitmap '\(bitmap.name)'")
       }
     }
-    try checkBitmapTarget(selection.copied, of: source)
+    try checkBitmapTarget(selection.copied, of: bitmapSource)
     return selection
   }
 
   private var bitmapSource: (any BitmapSource)? {
-    guard let map = sources[0].layers[0].map as? any BitmapSource, map.canHaveBitmaps else { return nil }
+    guard let map = source.images.first?.layers[0].map as? any BitmapSource, map.canHaveBitmaps else { return nil }
     return map
   }
 
   private func checkBitmapTarget(_ bitmaps: [BitmapFacts], of source: any BitmapSource) throws(ImageError) {
     switch target {
     case .newFile, .existing, .stream: throw .unsupported("Format driver 'raw' does not support bitmaps")
-    case .newImage(let create), .imageStream(let create, _):
+    case .imageStream:
+      guard bitmaps.isEmpty else { throw .unsupported("bitmaps cannot go to a pipe with the image; name a file") }
+    case .newImage(let create):
       guard create.format.name == QCOW2.name, !["0.10", "v2"].contains(create.options["compat"]) else {
         throw .unsupported("Format driver '\(create.format.name)' does not support bitmaps")
       }

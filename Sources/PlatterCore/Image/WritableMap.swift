@@ -57,12 +57,16 @@ package protocol WritableMap: ImageMap {
   /// Publishes and clears marks that say "in use". The map is not written afterwards.
   func close(_ barrier: Barrier) throws(ImageError)
 
-  /// Changes the disk's size. New space reads as zeros. The engine holds off all other requests.
+  /// Changes the disk's size. The engine holds off all other requests, and clears what new space would show.
   func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError)
+
+  /// Whether new space reads as zeros after `resize`. Encrypted volumes say no: theirs reads as noise, as QEMU has it.
+  var growsWithZeros: Bool { get }
 }
 
 extension WritableMap {
   package var packedCodec: PackedCodec? { nil }
+  package var growsWithZeros: Bool { true }
 }
 
 /// Space for guest bytes that are about to be written.

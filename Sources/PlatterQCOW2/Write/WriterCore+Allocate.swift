@@ -178,8 +178,7 @@ extension WriterCore {
   }
 
   private func packedWord(offset: UInt64, byteCount: UInt64) -> UInt64 {
-    let sectors = (offset + byteCount - 1) / 512 - offset / 512
-    return L2Entry.compressed | sectors << (70 - geometry.clusterBits) | offset
+    PackedLocation.word(offset: offset, byteCount: byteCount, clusterBits: geometry.clusterBits)
   }
 
   // MARK: Linking

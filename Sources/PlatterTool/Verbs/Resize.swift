@@ -66,7 +66,7 @@ package enum ResizeVerb: Verb {
     let isRaw = writer.image.formatName == "raw"
     guard isRaw || new % sectorByteCount == 0 else { throw Failure("The new size must be a multiple of 512") }
     if preallocation == "metadata" {
-      throw isRaw
+      throw isRaw || writer.image.formatName == "luks"
         ? Failure("Unsupported preallocation mode: metadata")
         : Failure("not supported yet by platter: resize --preallocation=metadata")
     }
