@@ -95,7 +95,7 @@ let package = Package(
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "CCrypto", "TestSupport"]),
-    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
+    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "Platter", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )

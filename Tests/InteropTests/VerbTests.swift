@@ -3,12 +3,12 @@ import TestSupport
 import Testing
 
 /// Two folders with the same images: qemu-img works in one of them, we in the other.
-private struct Twins {
+struct Twins {
   private static let zone = ["LC_ALL": "C.UTF-8", "TZ": "UTC"]
 
   private let folder: ScratchDirectory
-  private let theirs: FilePath
-  private let ours: FilePath
+  let theirs: FilePath
+  let ours: FilePath
 
   /// - Parameter preparation: lines for qemu-img, or for qemu-io where they start so.
   init(_ preparation: String...) throws {

@@ -9,6 +9,9 @@ package final class FaultyStore: ByteStore {
     case failRead(nth: Int)
     /// The nth write, punch, zeroing, allocation or resize fails, as do all after it.
     case failWrite(nth: Int)
+    /// The nth read, or the nth write, fails alone: a fault that passes.
+    case failOneRead(nth: Int)
+    case failOneWrite(nth: Int)
     /// The nth flush fails, as do all after it.
     case failFlush(nth: Int)
     /// Reads end at this byte although the length says more: a file cut by somebody meanwhile.
@@ -58,6 +61,7 @@ package final class FaultyStore: ByteStore {
       if case .failRead(let nth) = fault, number >= nth {
         throw failure("cannot read \(wanted) bytes at \(offset.hex)")
       }
+      if case .failOneRead(number) = fault { throw failure("cannot read \(wanted) bytes at \(offset.hex)") }
       if case .endReads(let limit) = fault { end = min(end, limit) }
     }
     guard offset < end else { return 0 }
@@ -117,6 +121,7 @@ package final class FaultyStore: ByteStore {
       return counts.writes
     }
     for case .failWrite(let nth) in faults where number >= nth { throw failure(what) }
+    if faults.contains(.failOneWrite(nth: number)) { throw failure(what) }
   }
 
   private func failure(_ what: String) -> ImageError { ImageError.io(what, .ioError, file: name) }

@@ -90,8 +90,29 @@ package struct QCOW2Checker {
       if kind == 0x0537_be77 {
         refer(table: "crypto header", image.number(at: offset + 8), image.number(at: offset + 16))
       }
+      // Without the autoclear bit the bitmaps are nobody's.
+      if kind == 0x2385_2875, version >= 3, image.number(at: 88) & 1 == 1 {
+        countBitmaps(
+          image.number(at: offset + 8, byteCount: 4), image.number(at: offset + 24), image.number(at: offset + 16))
+      }
       offset += 8 + (length + 7) / 8 * 8
     }
+  }
+
+  private mutating func countBitmaps(_ count: UInt64, _ directory: UInt64, _ byteCount: UInt64) {
+    refer(table: "bitmap directory", directory, byteCount)
+    var record = directory
+    for index in 0..<count {
+      let (table, entryCount) = (image.number(at: record), image.number(at: record + 8, byteCount: 4))
+      refer(table: "table of bitmap \(index)", table, entryCount * 8)
+      for entry in 0..<entryCount {
+        let word = image.number(at: table + entry * 8)
+        if word > 1 { refer(table: "bits of bitmap \(index)", word, cluster) }
+      }
+      let names = image.number(at: record + 18, byteCount: 2) + image.number(at: record + 20, byteCount: 4)
+      record = (record + 24 + names + 7) / 8 * 8
+    }
+    if record - directory != byteCount { damage("the bitmap directory has \(byteCount) bytes") }
   }
 
   private mutating func countTree(_ l1Offset: UInt64, _ l1Count: UInt64, isActive: Bool) {

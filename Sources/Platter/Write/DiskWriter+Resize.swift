@@ -1,7 +1,7 @@
 package import PlatterCore
 
 extension DiskWriter {
-  /// Changes the disk's size. New bytes read as zeros. On stable storage when it returns.
+  /// Changes the disk's size. New bytes read as zeros, where the format can say so. On stable storage when it returns.
   package func resize(to byteCount: UInt64) throws(ImageError) {
     try prepare()
     let old = map.byteCount
@@ -14,7 +14,7 @@ extension DiskWriter {
       try map.resize(to: byteCount, isUnsafe ? {} : barrier)
     }
     image.units.removeAll()
-    if byteCount > old { try clear(old..<byteCount) }
+    if byteCount > old, map.growsWithZeros { try clear(old..<byteCount) }
     try flush()
   }
 

@@ -7,6 +7,7 @@ extension DiskWriter {
     try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
     guard !range.isEmpty else { return }
     try prepare()
+    try map.changed(range)
     let result: Release = mayUnmap ? .zero : .zeroKeepingSpace
     let whole = wholeUnits(of: range)
     try zeroPart(range.lowerBound..<min(whole.lowerBound, range.upperBound), as: result)

@@ -74,6 +74,7 @@ package final class DiskWriter: Sendable {
   package func discard(_ range: Range<UInt64>) throws(ImageError) {
     try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
     try prepare()
+    try map.changed(range)
     try release(wholeUnits(of: range), as: .discard) { _ in }
     try finishRequest()
   }
@@ -116,6 +117,7 @@ package final class DiskWriter: Sendable {
     }
     do throws(ImageError) {
       try map.stores[Int(allocation.store)].write(packed, at: allocation.offset)
+      try map.changed(unitStart..<min(unitStart + unit, map.byteCount))
     } catch {
       map.abandon(allocation)
       throw error
@@ -234,6 +236,7 @@ package final class DiskWriter: Sendable {
     let payloadEnd = min(limit, allocation.range.upperBound)
     do throws(ImageError) {
       try write(bytes.extracting(0..<Int(payloadEnd - offset)), at: offset, into: allocation)
+      try map.changed(offset..<payloadEnd)
     } catch {
       map.abandon(allocation)
       throw error

@@ -198,7 +198,6 @@ extension WriterCore {
 
   mutating func link(_ allocation: Allocation) throws(ImageError) {
     if let damage { throw damage }
-    try record(allocation.range)
     if allocation.token & 3 == Token.packed {
       let word = packedWord(offset: allocation.offset, byteCount: allocation.token >> 2)
       let old = try entry(of: allocation.start)

@@ -1,4 +1,5 @@
 import PlatterCore
+import PlatterCrypto
 
 /// Everything that a writer of one qcow2 image changes, behind one lock (`QCOW2Writer`).
 ///
@@ -28,6 +29,8 @@ struct WriterCore {
   let isDataFileRaw: Bool
   var hasBacking: Bool
   let isEncrypted: Bool
+  /// Key slots, where the encryption is LUKS.
+  var luks: LUKSVolume?
   var refcounts: Refcounts
   var l1: [UInt64]
   var dirtyL1: Range<Int>?
@@ -67,6 +70,7 @@ struct WriterCore {
     isDataFileRaw = volume.header.autoclearFeatures.contains(.rawDataFile)
     hasBacking = volume.backing != nil
     isEncrypted = volume.header.encryption != .none
+    luks = volume.encryption.luks
     let length = try store.byteCount()
     let cluster = volume.geometry.clusterByteCount
     // The last cluster may have been cut inside itself; from now on it is whole.

@@ -34,6 +34,11 @@ package struct ImageSource: Sendable {
 
   package var fileName: String { String(decoding: fileNameBytes, as: UTF8.self) }
 
+  /// The format, where the source names one.
+  package var driver: String? {
+    if case .node(let node) = place { node["driver"] } else { nil }
+  }
+
   /// The file, where the source names one.
   package var path: FilePath? {
     switch place {

@@ -170,6 +170,10 @@ package enum OpenFailure {
 
   static func reason(_ error: ImageError, _ names: [String]) -> String {
     let shown = error.file ?? names[0]
+    let needed = "the image is encrypted; a secret is needed: "
+    if error.message.hasPrefix(needed) {
+      return "Parameter '\(error.message.dropFirst(needed.count))' is required for cipher"
+    }
     for format in ["qcow2", "qed"] where error.message.hasPrefix("no \(format) image") {
       return "Image is not in \(format) format"
     }

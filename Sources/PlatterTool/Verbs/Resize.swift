@@ -72,7 +72,7 @@ package enum ResizeVerb: Verb {
       try writer.resize(to: new)
       try writer.preallocate(old..<max(old, new), preallocation)
     } catch {
-      throw Failure(error)
+      throw call.refusal(error)
     }
   }
 }
