@@ -54,7 +54,7 @@ let package = Package(
     library("CDeflate", "libdeflate", apt: "libdeflate-dev", brew: "libdeflate"),  // qcow2, VMDK, DMG: deflate
     library("CZlib", "zlib", apt: "zlib1g-dev", brew: "zlib"),  // deflate in pieces, and with a 4 KiB window
     library("CZstd", "libzstd", apt: "libzstd-dev", brew: "zstd"),  // qcow2 compression type 1
-    library("CBzip2", nil, apt: "libbz2-dev", brew: "bzip2"),  // DMG
+    library("CBzip2", nil, apt: "libbz2-dev", brew: "bzip2"),  // DMG: packing; unpacking is ours
     library("CLZMA", "liblzma", apt: "liblzma-dev", brew: "xz"),  // DMG
     library("CCrypto", "libcrypto", apt: "libssl-dev", brew: "openssl@3"),  // LUKS, qcow2, DMG: ciphers and hashes
 
@@ -104,7 +104,7 @@ let package = Package(
     tests(
       "PlatterTests",
       ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
@@ -132,4 +132,12 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
     fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]
+}
+
+// A helper of the benchmarks: PLATTER_TOOLS=1 swift build -c release --product pack-units --scratch-path .build-tools
+if Context.environment["PLATTER_TOOLS"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "pack-units", dependencies: ["PlatterCodecs", "PlatterCore"], path: "Benchmarks/pack-units",
+      swiftSettings: strict))
 }
