@@ -90,6 +90,11 @@ let package = Package(
     .target(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
+    // The writer of qcow2 against models, power cuts and faults: for tests, and in large numbers for `make prove`.
+    .target(
+      name: "WriterProof",
+      dependencies: ["Platter", "PlatterCore", "PlatterCodecs", "PlatterQCOW2", "TestSupport", system],
+      path: "Tests/WriterProof", swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests(
       "CorpusTests",
@@ -105,6 +110,10 @@ let package = Package(
       "PlatterTests",
       ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
+      [
+        "Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", "WriterProof", system,
+      ]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
@@ -139,5 +148,10 @@ if Context.environment["PLATTER_TOOLS"] != nil {
   package.targets.append(
     .executableTarget(
       name: "pack-units", dependencies: ["PlatterCodecs", "PlatterCore"], path: "Benchmarks/pack-units",
+// The proofs in large numbers, in an optimised program of their own: make prove
+if Context.environment["PLATTER_PROVE"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "prove", dependencies: ["WriterProof", "TestSupport", "Platter", "PlatterCore"], path: "Tests/Prove",
       swiftSettings: strict))
 }

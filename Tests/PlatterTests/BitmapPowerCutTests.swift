@@ -186,8 +186,8 @@ extension [Bool] {
     case "read": .failRead(nth: nth)
     case "write": .failWrite(nth: nth)
     case "flush": .failFlush(nth: nth)
-    case "one read": .failOneRead(nth: nth)
-    default: .failOneWrite(nth: nth)
+    case "one read": .failOnce(.read, nth: nth)
+    default: .failOnce(.write, nth: nth)
     }
   }
 

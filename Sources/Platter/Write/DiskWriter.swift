@@ -25,9 +25,9 @@ package final class DiskWriter: Sendable {
   /// Flushing is left out altogether (cache mode unsafe).
   let isUnsafe: Bool
   let ranges = RangeLock()
-  private let publishing = Mutex(Publishing())
+  let publishing = Mutex(Publishing())
 
-  private struct Publishing: Sendable {
+  struct Publishing: Sendable {
     var isPrepared = false
     var hasFailed = false
     var isClosed = false
@@ -130,24 +130,8 @@ package final class DiskWriter: Sendable {
   /// Everything that requests have written so far is on stable storage after.
   package func flush() throws(ImageError) {
     try publish()
-    if !isUnsafe { try barrier() }
-  }
-
-  /// Runs `body` on the map while no other request is under way: for what a format does to the whole image.
-  /// After an I/O error in it the writer takes no more requests, because what is on disk is no longer known.
-  package func restructure<R>(_ body: (any WritableMap, Barrier) throws(ImageError) -> R) throws(ImageError) -> R {
-    try prepare()
-    let result = try exclusively(0..<UInt64.max) { () throws(ImageError) in
-      do throws(ImageError) {
-        return try body(map, isUnsafe ? {} : barrier)
-      } catch {
-        if error.code == .io { publishing.withLock { $0.hasFailed = true } }
-        throw error
-      }
-    }
-    image.units.removeAll()
-    try finishRequest()
-    return result
+    // What a disk lost once it does not tell again: a later success would promise too much.
+    if !isUnsafe { try endingWithFailure(barrier) }
   }
 
   /// Publishes everything and clears the format's marks. The writer takes no request afterwards.

@@ -82,6 +82,7 @@ struct Opening {
     let recorded = try extensions.dataFileName()
     let name = recorded.map { String(decoding: $0, as: UTF8.self) }
     guard !context.isForFactsOnly else { return (name, nil) }
+    if let file = context.dataFile { return (name, file) }
     if let option {
       // The caller's own word: neither relative to the image nor subject to the policy for names inside images.
       let file = try FileStore(FilePath(option), FileStore.Options(isWritable: context.isWritable))

@@ -22,9 +22,9 @@ extension WriterCore {
     let known: AutoclearFeatures = bitmaps.isEmpty ? .rawDataFile : .known
     let kept = header.autoclearFeatures.intersection(known)
     if kept != header.autoclearFeatures {
-      header.autoclearFeatures = kept
       try store.write(Words.encode([kept.rawValue]).rawBytes, at: 88)
       try barrier()
+      header.autoclearFeatures = kept
     }
     try openBitmaps(barrier)
   }
