@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -208,9 +209,42 @@ def million(output, extents=1_000_000, size=1 << 40):
         file.write(b"\xa5" * 2 * CLUSTER)
 
 
+def clusters(output, count=4_000_000):
+    """A sound qcow2 of so many clusters, each with a place of its own in a sparse file: an L2 table, the clusters that it
+    names, the next table, as preallocation of metadata lays them out."""
+    count = int(count)
+    tables = -(-count // 8192)
+    l1_clusters = -(-tables * 8 // CLUSTER)
+    used = 1 + l1_clusters + tables + count
+    blocks = 1
+    while blocks * 32768 < used + blocks + 1:
+        blocks += 1
+    first = 1 + l1_clusters + 1 + blocks
+    total = first + tables + count
+    places, place = [], first
+    for number in range(tables):
+        places.append(place)
+        place += 1 + min(8192, count - number * 8192)
+    with open(output, "wb") as file:
+        file.write(struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, count * CLUSTER, 0, tables, CLUSTER,
+                               (1 + l1_clusters) * CLUSTER, 1, 0, 0, 0, 0, 0, 4, 104))
+        file.seek(CLUSTER)
+        file.write(struct.pack(">%dQ" % tables, *(place * CLUSTER | 1 << 63 for place in places)))
+        file.seek((1 + l1_clusters) * CLUSTER)
+        file.write(struct.pack(">%dQ" % blocks, *((2 + l1_clusters + i) * CLUSTER for i in range(blocks))))
+        file.seek((2 + l1_clusters) * CLUSTER)
+        file.write(b"\0\1" * total)
+        for number, place in enumerate(places):
+            file.seek(place * CLUSTER)
+            named = min(8192, count - number * 8192)
+            file.write(struct.pack(">%dQ" % named, *((place + 1 + i) * CLUSTER | 1 << 63 for i in range(named))))
+        file.truncate(total * CLUSTER)
+
+
 # --- DMG -------------------------------------------------------------------------------------------------------------
 
 CHUNK = 2048 * 512
+LZFSE = 0x80000007
 CODECS = {
     "zlib": (0x80000005, lambda b: zlib.compress(b, 6)),
     "bzip2": (0x80000006, lambda b: bz2.compress(b, 9)),
@@ -220,11 +254,7 @@ CODECS = {
 
 def pack_chunk(item):
     codec, chunk = item
-    if chunk is None:
-        return None
-    if chunk.count(0) == len(chunk):
-        return None, len(chunk), zlib.crc32(chunk)
-    return CODECS[codec][1](chunk), len(chunk), zlib.crc32(chunk)
+    return (None if chunk.count(0) == len(chunk) else CODECS[codec][1](chunk)), chunk
 
 
 def chunks_of(path, codec):
@@ -233,19 +263,45 @@ def chunks_of(path, codec):
             yield codec, chunk
 
 
-def dmg(output, source, codec="zlib"):
-    """A DMG of one table in chunks of 1 MiB."""
+def packed_chunks(source, codec):
+    """(packed bytes, or None for zeros, and plain bytes) of every chunk, on all cores."""
+    with multiprocessing.Pool(os.cpu_count()) as pool:
+        yield from pool.imap(pack_chunk, chunks_of(source, codec), chunksize=4)
+
+
+def chunks_by(packer, source):
+    """The same by a program that takes and gives units, each behind its length: Benchmarks/pack-units."""
+    with subprocess.Popen([packer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for _, chunk in chunks_of(source, None):
+            if chunk.count(0) == len(chunk):
+                yield None, chunk
+                continue
+            process.stdin.write(struct.pack("<I", len(chunk)) + chunk)
+            process.stdin.flush()
+            length, = struct.unpack("<I", process.stdout.read(4))
+            yield process.stdout.read(length), chunk
+        process.stdin.close()
+
+
+def dmg(output, source, codec="zlib", packer=None):
+    """A DMG of one table in chunks of 1 MiB, those that do not shrink as they are; lzfse needs a program that packs.
+
+    7-Zip 26.02 calls a stored LZFSE block damaged, though it gives its bytes."""
     sectors = os.path.getsize(source) // 512
-    entries, sector, crc = [], 0, 0
-    with open(output, "wb") as file, multiprocessing.Pool(os.cpu_count()) as pool:
-        for packed, count, _ in pool.imap(pack_chunk, chunks_of(source, codec), chunksize=4):
+    entries, sector = [], 0
+    kind = LZFSE if codec == "lzfse" else CODECS[codec][0]
+    with open(output, "wb") as file:
+        for packed, chunk in chunks_by(packer, source) if codec == "lzfse" else packed_chunks(source, codec):
+            count = len(chunk) // 512
             if packed is None:
-                entries.append(struct.pack(">IIQQQQ", 0, 0, sector, count // 512, file.tell(), 0))
-            else:
-                kind = CODECS[codec][0]
-                entries.append(struct.pack(">IIQQQQ", kind, 0, sector, count // 512, file.tell(), len(packed)))
+                entries.append(struct.pack(">IIQQQQ", 0, 0, sector, count, file.tell(), 0))
+            elif len(packed) < len(chunk):
+                entries.append(struct.pack(">IIQQQQ", kind, 0, sector, count, file.tell(), len(packed)))
                 file.write(packed)
-            sector += count // 512
+            else:
+                entries.append(struct.pack(">IIQQQQ", 1, 0, sector, count, file.tell(), len(chunk)))
+                file.write(chunk)
+            sector += count
         data = file.tell()
         entries.append(struct.pack(">IIQQQQ", 0xffffffff, 0, sector, 0, data, 0))
         none = struct.pack(">II128x", 0, 0)
@@ -276,7 +332,7 @@ def digest(path):
 
 
 if __name__ == "__main__":
-    made = {f.__name__: f for f in (mixed, qcow2, million, dmg)}
+    made = {f.__name__: f for f in (mixed, qcow2, million, clusters, dmg)}
     if len(sys.argv) < 3 or sys.argv[1] not in made:
         sys.exit(__doc__)
     made[sys.argv[1]](sys.argv[2], **dict(word.split("=", 1) for word in sys.argv[3:]))

@@ -60,8 +60,19 @@ int platter_take_progress_request(void) {
 }
 
 static volatile sig_atomic_t stopSignal;
+static volatile sig_atomic_t stopSecond;
 
-static void request_stop(int number) { stopSignal = number; }
+static void request_stop(int number) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (!stopSignal) {
+    stopSignal = number;
+    stopSecond = (sig_atomic_t)now.tv_sec;
+  } else if ((sig_atomic_t)now.tv_sec - stopSecond >= 2) {
+    signal(number, SIG_DFL);
+    raise(number);
+  }
+}
 
 void platter_catch_stop_signals(void) {
   static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
@@ -70,7 +81,7 @@ void platter_catch_stop_signals(void) {
     if (sigaction(numbers[i], NULL, &before) < 0 || before.sa_handler == SIG_IGN) continue;
     memset(&action, 0, sizeof action);
     action.sa_handler = request_stop;
-    action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
+    action.sa_flags = SA_RESTART;
     sigaction(numbers[i], &action, NULL);
   }
 }

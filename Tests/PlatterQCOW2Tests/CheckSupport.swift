@@ -6,7 +6,9 @@ import Testing
 
 /// The report of a check that changes nothing.
 func check(_ bytes: [UInt8], workers: Int = 1) throws -> CheckReport {
-  let map = try #require(try open(bytes) as? any CheckableMap)
+  var context = OpenContext()
+  context.isForCheck = true
+  let map = try #require(try open(bytes, context) as? any CheckableMap)
   return try map.check(workers: workers) { _ in true }
 }
 

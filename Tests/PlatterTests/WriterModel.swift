@@ -146,7 +146,7 @@ struct WriterModel {
     }
   }
 
-  private func wholeUnits(_ range: Range<UInt64>) -> Range<UInt64> {
+  func wholeUnits(_ range: Range<UInt64>) -> Range<UInt64> {
     let unit = subject.mapUnit
     let start = (range.lowerBound + unit - 1) / unit * unit
     let end = range.upperBound == UInt64(bytes.count) ? range.upperBound : range.upperBound / unit * unit
@@ -156,7 +156,12 @@ struct WriterModel {
   mutating func writePacked(_ random: inout SeededGenerator) throws {
     let cluster = Int(subject.cluster)
     guard !bytes.isEmpty else { return }
-    let index = Int.random(in: 0...(bytes.count - 1) / cluster, using: &random)
+    try writePacked(Int.random(in: 0...(bytes.count - 1) / cluster, using: &random), &random)
+  }
+
+  /// Stores a guest cluster packed, where the image can.
+  mutating func writePacked(_ index: Int, _ random: inout SeededGenerator) throws {
+    let cluster = Int(subject.cluster)
     var content = randomPool.part(index * 64..<index * 64 + cluster)
     content.clear(Int.random(in: 0..<cluster / 2, using: &random)..<cluster)
     guard let packed = subject.pack(content) else { return }

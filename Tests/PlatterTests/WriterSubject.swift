@@ -23,6 +23,8 @@ struct WriterSubject: Sendable, Hashable, CustomStringConvertible {
   var sharing = Sharing.none
   var dataFile = DataFile.none
   var clusterCount = 100
+  /// The header names its features, as QEMU's do: what comes behind lies in another sector.
+  var hasFeatureNames = false
 
   var cluster: UInt64 { 1 << UInt64(clusterBits) }
   var mapUnit: UInt64 { isExtended ? cluster / 32 : cluster }
@@ -89,6 +91,7 @@ extension WriterSubject {
     image.hasExtendedL2 = isExtended
     image.compressionType = isZstd ? 1 : 0
     image.encryptionMethod = isEncrypted ? 1 : 0
+    if hasFeatureNames { image.featureNames = (0..<8).map { (0, $0, "feature \($0)") } }
     if backing != .none { image.backingName = Array("below".utf8) }
     if dataFile != .none {
       image.dataFileName = "data"

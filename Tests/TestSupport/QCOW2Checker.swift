@@ -92,26 +92,29 @@ package struct QCOW2Checker {
       if kind == 0x0537_be77 {
         refer(table: "crypto header", image.number(at: offset + 8), image.number(at: offset + 16))
       }
-      if kind == 0x2385_2875, version >= 3, image.number(at: 88) & 1 != 0 { countBitmaps(offset + 8) }
+      // Without the autoclear bit the bitmaps are nobody's.
+      if kind == 0x2385_2875, version >= 3, image.number(at: 88) & 1 == 1 {
+        countBitmaps(
+          image.number(at: offset + 8, byteCount: 4), image.number(at: offset + 24), image.number(at: offset + 16))
+      }
       offset += 8 + (length + 7) / 8 * 8
     }
   }
 
-  /// The directory of bitmaps, their tables and the clusters of bits.
-  private mutating func countBitmaps(_ item: UInt64) {
-    var entry = image.number(at: item + 16)
-    refer(table: "bitmap directory", entry, image.number(at: item + 8))
-    for _ in 0..<image.number(at: item, byteCount: 4) {
-      let table = image.number(at: entry)
-      let tableByteCount = image.number(at: entry + 8, byteCount: 4) * 8
-      refer(table: "bitmap table", table, tableByteCount)
-      for place in stride(from: table, to: table + tableByteCount, by: 8) {
-        let word = image.number(at: place)
-        if word > 1 { refer(table: "bitmap bits", word & Self.offsetMask, cluster) }
+  private mutating func countBitmaps(_ count: UInt64, _ directory: UInt64, _ byteCount: UInt64) {
+    refer(table: "bitmap directory", directory, byteCount)
+    var record = directory
+    for index in 0..<count {
+      let (table, entryCount) = (image.number(at: record), image.number(at: record + 8, byteCount: 4))
+      refer(table: "table of bitmap \(index)", table, entryCount * 8)
+      for entry in 0..<entryCount {
+        let word = image.number(at: table + entry * 8)
+        if word > 1 { refer(table: "bits of bitmap \(index)", word, cluster) }
       }
-      let names = image.number(at: entry + 18, byteCount: 2) + image.number(at: entry + 20, byteCount: 4)
-      entry += (24 + names + 7) / 8 * 8
+      let names = image.number(at: record + 18, byteCount: 2) + image.number(at: record + 20, byteCount: 4)
+      record = (record + 24 + names + 7) / 8 * 8
     }
+    if record - directory != byteCount { damage("the bitmap directory has \(byteCount) bytes") }
   }
 
   private mutating func countTree(_ l1Offset: UInt64, _ l1Count: UInt64, isActive: Bool) {

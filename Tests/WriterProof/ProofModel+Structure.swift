@@ -170,7 +170,7 @@ extension ProofModel {
     guard let options = choices.randomElement(using: &random) else { return }
     history.append("amend \(options)")
     let isDone = try restructure((any AmendableMap).self) { (map, barrier) throws(ImageError) in
-      try map.amend(options, barrier)
+      try map.amend(AmendRequest(options), barrier)
     }
     try writer.flush()
     guard isDone else { return }

@@ -26,8 +26,8 @@ void platter_prepare_signals(void);
 // 1 once after each SIGUSR1.
 int platter_take_progress_request(void);
 
-// From now on SIGINT, SIGTERM and SIGHUP ask for an orderly end; the second one of a kind ends at once. Signals that the
-// parent had ignored stay ignored.
+// From now on SIGINT, SIGTERM and SIGHUP ask for an orderly end; another one some seconds later ends at once. One that
+// follows directly counts as the same: timeout(1) sends each signal twice. Signals that the parent had ignored stay ignored.
 void platter_catch_stop_signals(void);
 // The signal that asked for the end, or 0.
 int platter_stop_signal(void);

@@ -27,24 +27,13 @@ final class CopyEngine: Sendable {
     var number: UInt64 = 0
   }
 
-  private struct Turn {
-    var number: UInt64 = 0
-    var isOver = false
-  }
-
-  /// Whether more than one worker is wanted: told apart from the plan, because workers wait for it.
-  private struct Call: Sendable {
-    var isRaised: Bool
-    var isOver = false
-  }
-
   private let sources: [DiskImage]
   private let sink: any CopySink
   private let workerCount: Int
   private let sparseByteCount: Int
   private let plan: Mutex<Plan>
-  private let turn = Monitor(Turn())
-  private let call: Monitor<Call>
+  private let turnstile = Turnstile()
+  private let call: WorkerCall
 
   init(_ sources: [DiskImage], _ sink: any CopySink, workerCount: Int, sparseByteCount: Int) {
     precondition(!sources.isEmpty)
@@ -53,20 +42,14 @@ final class CopyEngine: Sendable {
     self.workerCount = workerCount
     self.sparseByteCount = sparseByteCount
     plan = Mutex(Plan(cursor: RunCursor(sources[0], 0..<sources[0].byteCount)))
-    call = Monitor(Call(isRaised: !sink.isSerial))
+    call = WorkerCall(isRaised: !sink.isSerial)
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
-    try Workers.run(workerCount) { [self] number, stop throws(ImageError) in
-      // Bytes that need no decoding are copied as fast by one worker, and with less processor time.
-      if number > 0, !call.wait(until: { $0.isRaised || $0.isOver }, then: { $0.isRaised }) { return }
-      defer { call.withLock { $0.isOver = true } }
-      do throws(ImageError) {
-        try work(progress, stop)
-      } catch {
-        turn.withLock { $0.isOver = true }
-        throw error
-      }
+    try turnstile.run(workerCount) { [self] number, stop throws(ImageError) in
+      if number > 0, !call.wait() { return }
+      defer { call.end() }
+      try work(progress, stop)
     }
   }
 
@@ -78,7 +61,7 @@ final class CopyEngine: Sendable {
     while !stop.isRaised, try next(&piece) {
       if !isCalled, piece.needsWork {
         isCalled = true
-        call.withLock { $0.isRaised = true }
+        call.raise()
       }
       if piece.readsZero {
         guard try waitForTurn(piece.number) else { return }
@@ -92,9 +75,9 @@ final class CopyEngine: Sendable {
           try source.read(piece, into: &part, scratch)
         }
         guard try waitForTurn(piece.number) else { return }
-        try write(buffer.bytes.extracting(0..<count), at: piece.targetOffset)
+        try sink.put(buffer.bytes.extracting(0..<count), at: piece.targetOffset, sparse: sparseByteCount)
       }
-      if sink.isOrdered { turn.withLock { $0.number += 1 } }
+      if sink.isOrdered { turnstile.pass() }
       try progress.add(piece.byteCount)
     }
   }
@@ -123,12 +106,15 @@ final class CopyEngine: Sendable {
   /// Waits until every piece before this one is written, where order matters; false when the copy has failed.
   private func waitForTurn(_ number: UInt64) throws(ImageError) -> Bool {
     guard sink.isOrdered else { return true }
-    return turn.wait(until: { $0.number == number || $0.isOver }, then: { !$0.isOver })
+    return turnstile.wait(for: number)
   }
+}
 
+extension CopySink {
   /// Writes a piece, leaving out the parts that are zero.
-  private func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
-    guard sink.takesZeros, sparseByteCount > 0 else { return try sink.write(bytes, at: offset) }
+  /// - Parameter sparseByteCount: length and alignment of such parts; 0 leaves none out.
+  func put(_ bytes: RawSpan, at offset: UInt64, sparse sparseByteCount: Int) throws(ImageError) {
+    guard takesZeros, sparseByteCount > 0 else { return try write(bytes, at: offset) }
     let count = bytes.byteCount
     var dataStart = 0
     var position = 0
@@ -138,7 +124,7 @@ final class CopyEngine: Sendable {
       let end = min(position + sparseByteCount - misalignment, count)
       if bytes.extracting(position..<end).isAllZero {
         if dataStart < position {
-          try sink.write(bytes.extracting(dataStart..<position), at: offset + UInt64(dataStart))
+          try write(bytes.extracting(dataStart..<position), at: offset + UInt64(dataStart))
         }
         var zeroEnd = end
         while zeroEnd < count {
@@ -146,14 +132,14 @@ final class CopyEngine: Sendable {
           guard bytes.extracting(zeroEnd..<next).isAllZero else { break }
           zeroEnd = next
         }
-        try sink.zero(offset + UInt64(position)..<offset + UInt64(zeroEnd))
+        try zero(offset + UInt64(position)..<offset + UInt64(zeroEnd))
         dataStart = zeroEnd
         position = zeroEnd
       } else {
         position = end
       }
     }
-    if dataStart < count { try sink.write(bytes.extracting(dataStart..<count), at: offset + UInt64(dataStart)) }
+    if dataStart < count { try write(bytes.extracting(dataStart..<count), at: offset + UInt64(dataStart)) }
   }
 }
 
@@ -190,27 +176,19 @@ final class RawSink: CopySink {
   }
 }
 
-/// Writes everything to a descriptor that cannot seek.
+/// Writes everything to somebody who cannot seek.
 final class StreamSink: CopySink {
-  private static let zeros = [UInt8](repeating: 0, count: 64 << 10)
-  private let descriptor: Int32
+  private let stream: OutputStream
 
-  init(_ descriptor: Int32) { self.descriptor = descriptor }
+  init(_ stream: OutputStream) { self.stream = stream }
 
   var isOrdered: Bool { true }
   var takesZeros: Bool { false }
   var isSerial: Bool { false }
 
-  func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
-    try StandardOutput.write(bytes, to: descriptor)
-  }
+  func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) { try stream.write(bytes) }
 
   func zero(_ range: Range<UInt64>) throws(ImageError) {
-    var left = range.upperBound - range.lowerBound
-    while left > 0 {
-      let count = Int(min(left, UInt64(Self.zeros.count)))
-      try StandardOutput.write(Self.zeros.rawBytes.extracting(0..<count), to: descriptor)
-      left -= UInt64(count)
-    }
+    try stream.writeZeros(range.upperBound - range.lowerBound)
   }
 }

@@ -1,5 +1,5 @@
 import CPlatter
-package import PlatterCore
+import PlatterCore
 import SystemPackage
 
 #if canImport(Glibc)
@@ -83,26 +83,5 @@ final class OutputFile {
   deinit {
     guard let temporary else { return }
     _ = unsafe temporary.withPlatformString { unsafe unlink($0) }
-  }
-}
-
-/// Writing to a descriptor that cannot seek.
-package enum StandardOutput {
-  /// Writes all bytes.
-  /// - Throws: `.io`, a closed pipe included.
-  package static func write(_ bytes: RawSpan, to descriptor: Int32 = 1) throws(ImageError) {
-    let wanted = bytes.byteCount
-    var reason: Int32 = 0
-    unsafe bytes.withUnsafeBytes { bytes in
-      guard let base = bytes.baseAddress else { return }
-      var done = 0
-      while done < wanted {
-        let put = unsafe Glibc::write(descriptor, base + done, wanted - done)
-        if put >= 0 { done += put } else if errno != EINTR { reason = errno; break }
-      }
-    }
-    guard reason == 0 else {
-      throw ImageError.io("cannot be written", Errno(rawValue: reason), file: "standard output")
-    }
   }
 }

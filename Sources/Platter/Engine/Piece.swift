@@ -19,7 +19,7 @@ struct Piece {
   var range: Range<UInt64> { start..<start + byteCount }
 
   /// Whether its bytes must be decoded or decrypted.
-  var needsWork: Bool { runs.contains { $0.extent.kind == .packed || $0.extent.cipher > 0 } }
+  var needsWork: Bool { runs.contains { $0.needsWork } }
 
   /// Takes the next piece from `cursor`; false at the end.
   ///

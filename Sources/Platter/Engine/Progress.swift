@@ -17,6 +17,9 @@ final class ProgressCounter: Sendable {
     self.handler = handler
   }
 
+  /// Bytes that nobody has counted yet.
+  var rest: UInt64 { total - min(total, done.load(ordering: .relaxed)) }
+
   /// - Throws: `.cancelled` where the caller says so.
   func add(_ byteCount: UInt64) throws(ImageError) {
     let now = done.add(byteCount, ordering: .relaxed).newValue

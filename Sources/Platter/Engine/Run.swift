@@ -15,6 +15,9 @@ package struct Run: Sendable, BitwiseCopyable, Equatable {
 
   /// Whether the bytes read as zeros without looking.
   @inlinable package var readsZero: Bool { extent.kind == .zero || extent.kind == .absent }
+
+  /// Whether the bytes must be decoded or decrypted.
+  var needsWork: Bool { extent.kind == .packed || extent.cipher > 0 }
 }
 
 extension Array where Element == Run {
@@ -32,17 +35,35 @@ struct ChainWalk {
   let layers: [DiskImage.Layer]
   /// Whether data runs that may hold holes are split at the store's holes.
   var refinesHoles = true
+  /// What happens where a map cannot be read; nil throws.
+  private let salvage: Salvage?
   private var lastSegment: (depth: Int, store: UInt16, range: Range<UInt64>, isHole: Bool)?
 
-  init(_ layers: [DiskImage.Layer], refinesHoles: Bool = true) {
+  init(_ layers: [DiskImage.Layer], refinesHoles: Bool = true, salvage: Salvage? = nil) {
     self.layers = layers
     self.refinesHoles = refinesHoles
+    self.salvage = salvage
   }
 
   /// Appends runs that cover `range` from its start without a gap; about `limit` at most.
   /// - Returns: the guest offset behind the last run.
   mutating func runs(_ range: Range<UInt64>, limit: Int, into runs: inout [Run]) throws(ImageError) -> UInt64 {
-    try descend(0, range, limit: runs.count + limit, into: &runs)
+    guard let salvage else { return try descend(0, range, limit: runs.count + limit, into: &runs) }
+    let present = runs.count
+    // What is lost is found step by step: a failed answer does not tell where it failed.
+    let step = layers[0].map.allocationUnit ?? Salvage.stepByteCount
+    let first = range.lowerBound..<min(range.upperBound, (range.lowerBound / step + 1) * step)
+    for part in [range, first] {
+      do throws(ImageError) {
+        return try descend(0, part, limit: present + limit, into: &runs)
+      } catch {
+        // What came before the failure is told first.
+        if runs.count > present { return runs[runs.count - 1].extent.end }
+        if part == first { salvage.note(first, error, isMap: true) }
+      }
+    }
+    runs.append(Run(.zero(start: first.lowerBound, byteCount: first.upperBound - first.lowerBound), depth: 0))
+    return first.upperBound
   }
 
   private mutating func descend(

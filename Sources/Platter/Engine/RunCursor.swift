@@ -14,7 +14,7 @@ struct RunCursor {
   private var mapped: UInt64
 
   init(_ image: DiskImage, _ range: Range<UInt64>, refinesHoles: Bool = true) {
-    walk = ChainWalk(image.layers, refinesHoles: refinesHoles)
+    walk = ChainWalk(image.layers, refinesHoles: refinesHoles, salvage: image.salvage)
     position = range.lowerBound
     mapped = range.lowerBound
     end = range.upperBound
@@ -37,5 +37,10 @@ struct RunCursor {
   mutating func advance(_ byteCount: UInt64) {
     position += byteCount
     if position == batch[index].extent.end { index += 1 }
+  }
+
+  /// Moves on to a guest offset.
+  mutating func advance(to offset: UInt64) throws(ImageError) {
+    while let run = try peek(), run.extent.start < offset { advance(min(offset, run.extent.end) - run.extent.start) }
   }
 }

@@ -13,6 +13,16 @@ struct RunReader {
 
   /// Fills `target` with the guest bytes of `run`, as many as both have.
   func read(_ run: Run, into target: inout MutableRawSpan, _ scratch: Scratch) throws(ImageError) {
+    guard let salvage = image.salvage else { return try readWhole(run, into: &target, scratch) }
+    do throws(ImageError) {
+      try readWhole(run, into: &target, scratch)
+    } catch {
+      try readRest(of: run, into: &target, scratch, salvage, error)
+    }
+  }
+
+  /// The same without salvage.
+  func readWhole(_ run: Run, into target: inout MutableRawSpan, _ scratch: Scratch) throws(ImageError) {
     precondition(UInt64(target.byteCount) == run.extent.byteCount)
     switch run.extent.kind {
     case .zero, .absent: target.zero(0..<target.byteCount)

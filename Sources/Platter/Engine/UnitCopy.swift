@@ -1,4 +1,3 @@
-import PlatterCodecs
 import PlatterCore
 import Synchronization
 
@@ -19,17 +18,11 @@ struct UnitCopyOptions: Sendable {
 /// Since the file is not in use until it is complete, a place may be linked before its bytes are written: a failure throws
 /// the whole file away. The tables thus come out in the same order as the data, whoever is faster.
 final class UnitCopy: Sendable {
-  /// As large as pieces of a plain copy, or a unit.
-  private static let blockByteCount: UInt64 = 256 << 10
   /// Zeros of this length inside a unit are left out where its space reads as zeros.
   private static let zeroByteCount = 4096
 
-  private struct Turn {
-    var number: UInt64 = 0
-    var isOver = false
-  }
-
-  private let sources: [DiskImage]
+  private let source: ConvertSource
+  private let units: any UnitSource
   private let target: DiskImage
   private let map: any WritableMap
   /// What the target reads where it has nothing of its own; nil for zeros.
@@ -37,51 +30,54 @@ final class UnitCopy: Sendable {
   private let options: UnitCopyOptions
   private let unit: UInt64
   private let blockByteCount: UInt64
-  private let plan: Mutex<UnitPlan>
-  private let turn = Monitor(Turn())
-  private let gate = Mutex(())
+  private let turnstile = Turnstile()
+  private let gate = Monitor(())
+  private let call: WorkerCall
 
-  init(_ sources: [DiskImage], _ target: DiskImage, _ map: any WritableMap, _ options: UnitCopyOptions) {
-    self.sources = sources
+  init(_ source: ConvertSource, _ target: DiskImage, _ map: any WritableMap, _ options: UnitCopyOptions) {
+    self.source = source
     self.target = target
     self.map = map
+    var options = options
+    // A disk of unknown size has to grow, with nobody else at the map.
+    if source.images.isEmpty { options.isOrdered = true }
     self.options = options
-    let layers = Array(target.layers.dropFirst())
-    backing = layers.isEmpty ? nil : DiskImage(layers: layers)
+    backing = target.belowTop
     let unit = max(map.allocationUnit ?? map.mapUnit, map.mapUnit)
     self.unit = unit
-    // As large as the sources' units too, so that none is decoded twice.
-    let decoded = sources.compactMap { $0.layers[0].map.allocationUnit }.filter { $0 <= 2 << 20 }.max() ?? 0
-    blockByteCount = max(Self.blockByteCount.dividedRoundingUp(by: unit) * unit, unit, decoded)
-    plan = Mutex(
-      UnitPlan(
-        sources, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing))
+    blockByteCount = source.images.blockByteCount(unit: unit)
+    switch source {
+    case .disks(let disks):
+      units = DiskUnits(
+        disks, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing)
+    case .pipe(let pipe): units = PipeUnits(pipe, blockByteCount: blockByteCount)
+    }
+    call = WorkerCall(
+      isRaised: options.packing != nil || backing != nil || !map.ciphers.isEmpty
+        || !map.stores.allSatisfy { $0.serializesWrites })
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     try map.prepareToWrite({})
-    try Workers.run(options.workerCount) { [self] _, stop throws(ImageError) in
+    try turnstile.run(options.workerCount) { [self] number, stop throws(ImageError) in
+      if number > 0, !call.wait() { return }
+      defer { call.end() }
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
-        turn.withLock { $0.isOver = true }
+        units.abandon()
         throw error
       }
     }
-    try progress.add(plan.withLock { $0.rest() })
+    if case .pipe(let pipe) = source {
+      try pipe.finish()
+      if pipe.byteCount == nil { try map.resize(to: pipe.wholeByteCount, {}) }
+    }
+    try progress.add(units.rest())
     try map.close({})
   }
 
   // MARK: One worker
-
-  /// What one unit becomes.
-  private enum Verdict {
-    case nothing
-    case zero
-    case data
-    /// Packed bytes in the worker's buffer.
-    case packed(Range<Int>)
-  }
 
   /// Bytes that have their place but are not written yet.
   private struct Write {
@@ -93,96 +89,29 @@ final class UnitCopy: Sendable {
   }
 
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
-    let scratch = Scratch()
-    var buffer = AlignedBuffer(byteCount: Int(blockByteCount))
-    var below = AlignedBuffer(byteCount: backing == nil ? 0 : Int(blockByteCount))
-    var packed = AlignedBuffer(byteCount: options.packing == nil ? 0 : Int(blockByteCount))
-    let packer = options.packing.map { UnitPacker($0) }
-    while !stop.isRaised, let block = try plan.withLock({ plan throws(ImageError) in try plan.next() }) {
-      try fill(&buffer, block, scratch)
-      if backing != nil { try readBelow(&below, block, scratch) }
-      let verdicts = try judge(block, buffer.bytes, below.bytes, packer, &packed)
+    var reader = try UnitReader(
+      units, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
+      packing: options.packing)
+    var isCalled = false
+    while !stop.isRaised, var block = try units.next() {
+      if !isCalled, block.segments.contains(where: { $0.run.needsWork }) {
+        isCalled = true
+        call.raise()
+      }
+      guard try reader.read(&block) else { return }
+      let verdicts = reader.judge(block)
       guard waitForTurn(block.number) else { return }
-      let writes = try place(block, verdicts, &buffer)
-      if options.isOrdered { turn.withLock { $0.number += 1 } }
+      let writes = try place(block, verdicts, &reader.buffer)
+      if options.isOrdered { turnstile.pass() }
       for write in writes {
         if write.isPacked {
-          try self.write(packed.bytes.extracting(write.bytes), write)
+          try self.write(reader.packed.bytes.extracting(write.bytes), write)
         } else {
-          try self.write(buffer.bytes.extracting(write.bytes), write)
+          try self.write(reader.buffer.bytes.extracting(write.bytes), write)
         }
       }
       try progress.add(block.progress)
     }
-  }
-
-  private func unitCount(_ block: UnitBlock) -> Int {
-    Int((block.range.upperBound - block.range.lowerBound).dividedRoundingUp(by: unit))
-  }
-
-  /// Reads the block; what no run fills is zero, up to the end of its last unit.
-  private func fill(_ buffer: inout AlignedBuffer, _ block: UnitBlock, _ scratch: Scratch) throws(ImageError) {
-    let byteCount = unitCount(block) * Int(unit)
-    try buffer.withMutableBytes { bytes throws(ImageError) in
-      var done = 0
-      for segment in block.segments {
-        let start = Int(segment.offset - block.range.lowerBound)
-        let end = start + Int(segment.run.extent.byteCount)
-        bytes.zero(done..<start)
-        var part = bytes._mutatingExtracting(start..<end)
-        try RunReader(image: sources[segment.source]).read(segment.run, into: &part, scratch)
-        done = end
-      }
-      bytes.zero(done..<byteCount)
-    }
-  }
-
-  private func readBelow(_ buffer: inout AlignedBuffer, _ block: UnitBlock, _ scratch: Scratch) throws(ImageError) {
-    guard let backing else { return }
-    let byteCount = unitCount(block) * Int(unit)
-    let end = min(block.range.upperBound, max(backing.byteCount, block.range.lowerBound))
-    let present = Int(end - block.range.lowerBound)
-    try buffer.withMutableBytes { bytes throws(ImageError) in
-      if present > 0 {
-        var part = bytes._mutatingExtracting(0..<present)
-        try backing.read(into: &part, at: block.range.lowerBound, scratch)
-      }
-      bytes.zero(present..<byteCount)
-    }
-  }
-
-  private func judge(
-    _ block: UnitBlock, _ bytes: RawSpan, _ below: RawSpan, _ packer: UnitPacker?, _ packed: inout AlignedBuffer
-  ) throws(ImageError) -> [Verdict] {
-    var verdicts: [Verdict] = []
-    var used = 0
-    for index in 0..<unitCount(block) {
-      let range = index * Int(unit)..<(index + 1) * Int(unit)
-      let content = bytes.extracting(range)
-      if backing != nil {
-        if content.firstDifference(from: below.extracting(range)) == nil {
-          verdicts.append(.nothing)
-          continue
-        }
-        if options.skipsZeros, content.isAllZero {
-          verdicts.append(.zero)
-          continue
-        }
-      } else if options.skipsZeros, content.isAllZero {
-        verdicts.append(.nothing)
-        continue
-      }
-      guard let packer else {
-        verdicts.append(.data)
-        continue
-      }
-      // A unit that does not get smaller is stored as it is.
-      let room = used..<used + Int(unit) - 1
-      let count = packed.withMutableBytes { packed in packer.pack(content, into: &packed, room) }
-      verdicts.append(count.map { .packed(used..<used + $0) } ?? .data)
-      used += count ?? 0
-    }
-    return verdicts
   }
 
   // MARK: In order
@@ -190,13 +119,14 @@ final class UnitCopy: Sendable {
   /// Waits until every block before this one has its places; false when the copy has failed.
   private func waitForTurn(_ number: UInt64) -> Bool {
     guard options.isOrdered else { return true }
-    return turn.wait(until: { $0.number == number || $0.isOver }, then: { !$0.isOver })
+    return turnstile.wait(for: number)
   }
 
   /// Takes places for a block's units and links them.
-  private func place(_ block: UnitBlock, _ verdicts: [Verdict], _ buffer: inout AlignedBuffer) throws(ImageError)
+  private func place(_ block: UnitBlock, _ verdicts: [UnitVerdict], _ buffer: inout AlignedBuffer) throws(ImageError)
     -> [Write]
   {
+    if block.range.upperBound > map.byteCount { try grow(toCover: block.range.upperBound) }
     var writes: [Write] = []
     var index = 0
     while index < verdicts.count {
@@ -227,6 +157,12 @@ final class UnitCopy: Sendable {
     }
     if map.mustPublishSoon { try map.publish({}) }
     return writes
+  }
+
+  /// A disk whose size is not known yet gets a larger one: twice as large, so that tables seldom move.
+  private func grow(toCover end: UInt64) throws(ImageError) {
+    let doubled = min(map.byteCount.multiplied(by: 2) ?? .max, UInt64(Int64.max))
+    try map.resize(to: max(end, doubled), {})
   }
 
   private func placeData(
@@ -276,33 +212,5 @@ final class UnitCopy: Sendable {
     guard store.serializesWrites else { return try store.write(bytes, at: offset) }
     // As in a plain copy: waiting here costs less than spinning in the kernel.
     try gate.withLock { _ throws(ImageError) in try store.write(bytes, at: offset) }
-  }
-}
-
-/// Packs units with one codec. Belongs to one worker.
-final class UnitPacker {
-  enum Effort: Sendable {
-    case deflate(level: Int, window: DeflateEncoder.Window)
-    case zstd(level: Int)
-  }
-
-  private let deflate: DeflateEncoder?
-  private let zstd: ZstdEncoder?
-
-  init(_ effort: Effort) {
-    switch effort {
-    case .deflate(let level, let window):
-      deflate = DeflateEncoder(level: level, window: window)
-      zstd = nil
-    case .zstd(let level):
-      deflate = nil
-      zstd = ZstdEncoder(level: level)
-    }
-  }
-
-  /// Bytes written to `room` of `target`; nil where they would not fit.
-  func pack(_ bytes: RawSpan, into target: inout MutableRawSpan, _ room: Range<Int>) -> Int? {
-    var part = target._mutatingExtracting(room)
-    return deflate?.encode(bytes, into: &part) ?? zstd?.encode(bytes, into: &part)
   }
 }

@@ -10,6 +10,10 @@ struct UnitBlock {
   var segments: [Segment] = []
   /// Bytes of the copy that are done with this block, skipped ones before it included.
   var progress: UInt64 = 0
+  /// Blocks of units of one kind: how many of them come before.
+  var ordinal: UInt64 = 0
+  /// Blocks of packed units: the bytes of each.
+  var packedByteCounts: [Int] = []
 
   struct Segment {
     var source: Int
@@ -44,9 +48,7 @@ struct UnitPlan {
     self.blockByteCount = blockByteCount
     self.skipsZeros = skipsZeros
     below = backing.map { RunCursor($0, 0..<$0.byteCount) }
-    var total: UInt64 = 0
-    for source in sources { total += source.byteCount }
-    self.total = total
+    total = sources.totalByteCount
     cursor = RunCursor(sources[0], 0..<sources[0].byteCount)
   }
 

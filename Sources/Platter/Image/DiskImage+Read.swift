@@ -26,7 +26,7 @@ extension DiskImage {
 
   func read(into buffer: inout MutableRawSpan, at offset: UInt64, _ scratch: Scratch) throws(ImageError) {
     let end = offset + UInt64(buffer.byteCount)
-    var walk = ChainWalk(layers)
+    var walk = ChainWalk(layers, salvage: salvage)
     let reader = RunReader(image: self)
     var cursor = offset
     while cursor < end {

@@ -39,10 +39,20 @@ public final class DiskImage: Sendable {
   let spools = SpoolCache()
   let scratches = ScratchPool()
 
-  package init(layers: [Layer]) {
+  /// What happens where something cannot be read; nil throws.
+  let salvage: Salvage?
+
+  package init(layers: [Layer], salvage: Salvage? = nil) {
     precondition(!layers.isEmpty)
     self.layers = layers
+    self.salvage = salvage
   }
+
+  /// The same disk, which reads as zeros where it cannot be read.
+  package func salvaging(_ salvage: Salvage) -> DiskImage { DiskImage(layers: layers, salvage: salvage) }
+
+  /// What is under the top image, as a disk; nil where that is nothing.
+  var belowTop: DiskImage? { layers.count > 1 ? DiskImage(layers: Array(layers.dropFirst())) : nil }
 
   /// Bytes of the virtual disk.
   public var byteCount: UInt64 { layers[0].map.byteCount }

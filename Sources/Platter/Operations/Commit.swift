@@ -3,7 +3,7 @@ package import PlatterCore
 /// Writes what an overlay has into an image below it, and empties the overlay.
 package struct Commit {
   /// Guest bytes that are moved at once.
-  private static let stepByteCount: UInt64 = 2 << 20
+  private static let stepByteCount = Piece.byteCount
 
   private let image: DiskImage
   /// The image of the chain that takes the bytes; 1 is the overlay's own backing image.
@@ -11,6 +11,7 @@ package struct Commit {
   /// The overlay keeps what it has. So it does anyway where there are images between it and the target: they no longer
   /// show what they did.
   package var keepsOverlay = false
+  package var cache = OpenOptions.CacheMode.writeback
 
   /// - Parameter image: opened with `isWritable` and with `writableDepth` equal to `depth`.
   /// - Throws: `.invalidArgument` where there is no such image below.
@@ -32,13 +33,13 @@ package struct Commit {
   /// Moves everything. The target is on stable storage before the overlay gives anything up.
   package func run(progress: ProgressHandler? = nil) throws(ImageError) {
     let target = DiskImage(layers: Array(image.layers[depth...]))
-    let writer = try DiskWriter(target)
+    let writer = try DiskWriter(target, cache: cache)
     if target.byteCount < image.byteCount { try writer.resize(to: image.byteCount) }
     try copy(to: writer, ProgressCounter(total: image.byteCount, progress))
     try writer.flush()
     try writer.close()
     guard !keepsOverlay, depth == 1 else { return }
-    let overlay = try DiskWriter(image)
+    let overlay = try DiskWriter(image, cache: cache)
     _ = try overlay.makeAbsent(0..<image.byteCount)
     try overlay.flush()
     try overlay.close()
@@ -50,7 +51,8 @@ package struct Commit {
     // Behind the end of an image between, nothing of the target shows.
     let shown = image.layers[..<depth].map(\.map.byteCount).min() ?? 0
     var cursor = RunCursor(above, 0..<above.byteCount)
-    var buffer = [UInt8](repeating: 0, count: Int(min(Self.stepByteCount, above.byteCount)))
+    var buffer = AlignedBuffer(byteCount: Int(Self.stepByteCount))
+    let scratch = Scratch()
     while let run = try cursor.peek() {
       let start = run.extent.start
       var end = run.extent.end
@@ -61,11 +63,11 @@ package struct Commit {
       } else {
         end = min(end, start + Self.stepByteCount)
         let count = Int(end - start)
-        try buffer.withMutableRawBytes { bytes throws(ImageError) in
+        try buffer.withMutableBytes { bytes throws(ImageError) in
           var part = bytes._mutatingExtracting(0..<count)
-          try above.read(into: &part, at: start)
+          try above.read(into: &part, at: start, scratch)
         }
-        try writer.write(buffer.rawBytes.extracting(0..<count), at: start)
+        try writer.write(buffer.bytes.extracting(0..<count), at: start)
       }
       cursor.advance(end - start)
       try progress.add(end - start)

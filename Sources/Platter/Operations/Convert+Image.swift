@@ -1,71 +1,95 @@
 import PlatterCore
+import PlatterLUKS
 import PlatterQCOW2
 import SystemPackage
 
 extension Convert {
+  /// What a new image of a disk that comes through a pipe is made for at first, where nobody knows its size.
+  private static let firstByteCount: UInt64 = 1 << 20
+
   /// Makes a new image and fills it. It takes its name when it is complete.
-  func makeImage(_ create: Create, _ total: UInt64, _ progress: ProgressHandler?) throws(ImageError) {
+  func makeImage(_ create: Create, _ total: UInt64?, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?)
+    throws(ImageError)
+  {
     var create = create
-    create.byteCount = total
+    create.byteCount = total ?? Self.firstByteCount
+    if total == nil, hasPlaces(create) {
+      throw ImageError(
+        .invalidArgument, "space cannot be given in advance to a disk whose size is not known", file: create.path.string
+      )
+    }
+    if total == nil, create.format.name == LUKS.name {
+      throw ImageError(
+        .invalidArgument, "a LUKS volume has its size from the start, and this disk's is not known: say --source-size",
+        file: create.path.string)
+    }
     let request = try create.prepare()
     try checkCompression(create)
     var fileOptions = FileStore.Options(isWritable: true)
     fileOptions.isDirect = options.isDirect
     let output = try OutputFile(create.path, fileOptions, sharing: options.sharesTarget)
-    try makeImage(in: output.store, create, request, total, progress)
+    try makeImage(in: output.store, create, request, total, bitmaps, progress)
     try output.commit()
   }
 
-  /// Makes a new image in a nameless file and sends it in order: its tables are complete only at the end.
-  func streamImage(_ create: Create, _ total: UInt64, to descriptor: Int32, _ progress: ProgressHandler?)
-    throws(ImageError)
-  {
+  /// Sends a new image in order.
+  func streamImage(_ create: Create, to stream: OutputStream, _ progress: ProgressHandler?) throws(ImageError) {
+    guard case .disks(let disks) = source else {
+      throw .unsupported(
+        "a \(create.format.name) image cannot be made from one pipe into another: its tables come before the data, so "
+          + "the disk is read twice; put one of the two into a file")
+    }
+    guard let format = create.format as? any StreamableFormat.Type else {
+      throw .unsupported("a \(create.format.name) image cannot go to a pipe; name a file")
+    }
+    let total = disks.totalByteCount
     var create = create
     create.byteCount = total
-    guard create.options["data_file"] == nil else {
-      throw .invalidArgument(
-        "an image with an external data file cannot go to a pipe: the data file would need a place")
-    }
     let request = try create.prepare()
     try checkCompression(create)
-    let file = try FileStore.temporary()
-    try makeImage(in: file, create, request, total, progress)
-    var buffer = AlignedBuffer(byteCount: 256 << 10)
-    var offset: UInt64 = 0
-    while true {
-      let position = offset
-      let count = try buffer.withMutableBytes { bytes throws(ImageError) in try file.read(into: &bytes, at: position) }
-      guard count > 0 else { return }
-      try StandardOutput.write(buffer.bytes.extracting(0..<count), to: descriptor)
-      offset += UInt64(count)
-    }
+    let backing = create.opensBacking ? try create.openBacking() : nil
+    let image = try format.stream(request)
+    try UnitStream(disks, image, backing: backing, try unitOptions(request)).run(
+      to: stream, ProgressCounter(total: total.multiplied(by: 2) ?? .max, progress))
   }
 
   private func makeImage(
-    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64, _ progress: ProgressHandler?
+    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64?, _ bitmaps: [BitmapFacts],
+    _ progress: ProgressHandler?
   ) throws(ImageError) {
     let backing = create.opensBacking ? try create.openBacking() : nil
     try create.format.create(in: store, request)
     var open = create.backingOptions
     open.node = [:]
-    if let id = create.options["encrypt.key-secret"] { open.node["encrypt.key-secret"] = id }
+    for key in ["encrypt.key-secret", "key-secret"] { open.node[key] = create.options[key] }
     let image = try DiskImage.open(
       made: store, at: create.path, format: create.format.name, backing: backing, open)
-    if hasPlaces(create) {
+    if hasPlaces(create) || image.layers[0].map.allocationUnit == nil {
       // Every guest byte has its place already, so there is no order to keep. Encrypted space may read as noise.
-      try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, progress)
+      try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, bitmaps, progress)
     } else {
       try copyUnits(to: image, request, total, progress)
+      guard !bitmaps.isEmpty else { return }
+      let made = try DiskImage.open(made: store, at: create.path, format: create.format.name, backing: backing, open)
+      let writer = try DiskWriter(made, cache: options.flushes ? .writeback : .unsafe)
+      try copyBitmaps(bitmaps, with: writer)
+      try writer.close()
     }
   }
 
   /// Copies through the write engine: into images that are there.
-  func fill(_ image: DiskImage, _ total: UInt64, isZero: Bool, _ progress: ProgressHandler?) throws(ImageError) {
+  func fill(
+    _ image: DiskImage, _ total: UInt64?, isZero: Bool, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?
+  ) throws(ImageError) {
     let writer = try DiskWriter(image, cache: options.flushes ? .writeback : .unsafe)
-    let engine = CopyEngine(
-      sources, ImageSink(writer, isZero: isZero && options.sparseByteCount > 0), workerCount: options.workerCount,
-      sparseByteCount: options.sparseByteCount)
-    try engine.run(ProgressCounter(total: total, progress))
+    let isZero = isZero && options.sparseByteCount > 0
+    if options.isCompressed {
+      try UnitWrite(source, writer, isZero: isZero, unitOptions()).run(
+        ProgressCounter(total: total ?? .max, progress))
+    } else {
+      try copy(total, to: ImageSink(writer, isZero: isZero), limit: image.byteCount, progress)
+    }
+    try copyBitmaps(bitmaps, with: writer)
     try writer.close()
   }
 
@@ -74,22 +98,28 @@ extension Convert {
   }
 
   private func copyUnits(
-    to image: DiskImage, _ request: CreationRequest, _ total: UInt64, _ progress: ProgressHandler?
+    to image: DiskImage, _ request: CreationRequest, _ total: UInt64?, _ progress: ProgressHandler?
   ) throws(ImageError) {
     guard let map = image.layers[0].map as? any WritableMap else {
       throw ImageError(.unsupported, "the \(image.formatName) format cannot be written", file: image.name)
     }
+    try UnitCopy(source, image, map, try unitOptions(request)).run(
+      ProgressCounter(total: total ?? .max, progress))
+    if options.flushes { for store in map.stores { try store.flush() } }
+  }
+
+  private func unitOptions() -> UnitCopyOptions {
     var copy = UnitCopyOptions(workerCount: options.workerCount)
     copy.skipsZeros = options.sparseByteCount > 0
     copy.isOrdered = options.isOrdered
-    if options.isCompressed {
-      let effort = try CompressionEffort(request)
-      copy.packing =
-        effort.codec == .zstd
-        ? .zstd(level: effort.level) : .deflate(level: effort.level, window: effort.window)
-    }
-    try UnitCopy(sources, image, map, copy).run(ProgressCounter(total: total, progress))
-    if options.flushes { for store in map.stores { try store.flush() } }
+    return copy
+  }
+
+  /// The same for a new image, with the effort that its options ask for.
+  private func unitOptions(_ request: CreationRequest) throws(ImageError) -> UnitCopyOptions {
+    var copy = unitOptions()
+    if options.isCompressed { copy.packing = UnitPacker.Effort(try CompressionEffort(request)) }
+    return copy
   }
 
   private func checkCompression(_ create: Create) throws(ImageError) {

@@ -36,17 +36,25 @@ package struct DD {
     return start > range.upperBound
   }
 
-  /// Makes the target, and copies. Nothing of the source is changed.
+  /// Makes the target, and copies. It takes its name when it is complete. Nothing of the source is changed.
   package func run() throws(ImageError) {
     let range = range
     let byteCount = range.upperBound - range.lowerBound
-    try Create(target, format: format, byteCount: byteCount).run()
-    guard byteCount > 0 else { return }
-    var options = OpenOptions(format: format.name, references: .none)
-    options.isWritable = true
-    let writer = try DiskWriter(try DiskImage.open(path: target, options))
+    let create = Create(target, format: format, byteCount: byteCount)
+    let request = try create.prepare()
+    let output = try OutputFile(target, FileStore.Options(isWritable: true), sharing: false)
+    try format.create(in: output.store, request)
+    try copy(range, to: output.store)
+    try output.commit()
+  }
+
+  private func copy(_ range: Range<UInt64>, to store: FileStore) throws(ImageError) {
+    guard !range.isEmpty else { return }
+    let image = try DiskImage.open(
+      made: store, at: target, format: format.name, backing: nil, OpenOptions(format: format.name, references: .none))
+    let writer = try DiskWriter(image)
     var cursor = RunCursor(source, range)
-    var buffer = [UInt8](repeating: 0, count: Int(min(Self.stepByteCount, byteCount)))
+    var buffer = [UInt8](repeating: 0, count: Int(min(Self.stepByteCount, range.upperBound - range.lowerBound)))
     while let run = try cursor.peek() {
       let start = run.extent.start
       // A new image reads as zeros already.

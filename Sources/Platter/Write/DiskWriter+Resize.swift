@@ -2,7 +2,7 @@ package import PlatterCore
 import Synchronization
 
 extension DiskWriter {
-  /// Changes the disk's size. New bytes read as zeros. On stable storage when it returns.
+  /// Changes the disk's size. New bytes read as zeros, where the format can say so. On stable storage when it returns.
   package func resize(to byteCount: UInt64) throws(ImageError) {
     try prepare()
     try map.checkResize(to: byteCount)
@@ -16,7 +16,7 @@ extension DiskWriter {
       try endingWithFailure { () throws(ImageError) in try map.resize(to: byteCount, isUnsafe ? {} : barrier) }
     }
     image.units.removeAll()
-    if byteCount > old { try clear(old..<byteCount) }
+    if byteCount > old, map.growsWithZeros { try clear(old..<byteCount) }
     try flush()
   }
 
@@ -93,17 +93,6 @@ extension DiskWriter {
     }
     if whole.upperBound < range.upperBound {
       try writeOwnZeros(max(whole.upperBound, range.lowerBound)..<range.upperBound)
-    }
-  }
-
-  private func writeOwnZeros(_ range: Range<UInt64>) throws(ImageError) {
-    guard !range.isEmpty else { return }
-    let zeros = [UInt8](repeating: 0, count: Int(min(1 << 20, range.upperBound - range.lowerBound)))
-    var position = range.lowerBound
-    while position < range.upperBound {
-      let count = Int(min(UInt64(zeros.count), range.upperBound - position))
-      try write(zeros.rawBytes.extracting(0..<count), at: position)
-      position += UInt64(count)
     }
   }
 }

@@ -36,6 +36,8 @@ package struct OpenContext: Sendable {
   /// Only facts are wanted (`info`, `inspect`): an encrypted image opens without a passphrase, a missing data file or
   /// extent is no error; `map` need not work.
   package var isForFactsOnly: Bool
+  /// Only a check is wanted, which judges by itself what opening would refuse, as far as it can; `map` need not work.
+  package var isForCheck = false
   /// Takes a sentence for people about something odd that is no error.
   package var warn: @Sendable (String) -> Void
 

@@ -28,36 +28,42 @@ extension ImageScan {
 
   private func compare(_ chunk: Int, of ledger: ClusterLedger) throws(ImageError) {
     let clusters = ledger.clusters(ofChunk: chunk)
-    let references = ledger.counts(ofChunk: chunk)
+    let references = ledger.words(ofChunk: chunk)
     guard !references.isEmpty || refcounts.hasBlock(in: clusters) else { return }
     var tally = CheckLog.Tally()
     var position = clusters.lowerBound
     func compareUncounted(upTo end: UInt64) {
-      while position < end {
-        let wrong = tally.wrongCounts
-        compare(position, 0, references, clusters.lowerBound, &tally)
+      guard !references.isEmpty else { return }
+      for cluster in position..<end {
+        let wanted = references[Int(cluster - clusters.lowerBound)] & ClusterLedger.maximumCount
+        guard wanted > 0 else { continue }
+        compare(cluster, 0, UInt64(wanted), &tally)
         // A cluster in use that no block counts.
-        if tally.wrongCounts > wrong { tally.areRefcountsBroken = true }
-        position += 1
+        tally.areRefcountsBroken = true
       }
     }
     try refcounts.forEachPart(of: clusters) { part, _, bytes in
       compareUncounted(upTo: part.lowerBound)
-      let raw = bytes.rawBytes
-      for index in 0..<Int(part.upperBound - part.lowerBound) {
-        compare(position, refcounts.geometry.count(index, in: raw), references, clusters.lowerBound, &tally)
-        position += 1
+      let counts = refcounts.geometry.counts(in: bytes.rawBytes, count: part.count)
+      let first = Int(part.lowerBound - clusters.lowerBound)
+      var last: Int?
+      for index in counts.indices {
+        let wanted = references.isEmpty ? 0 : references[first + index] & ClusterLedger.maximumCount
+        if counts[index] == wanted {
+          if wanted != 0 { last = index }
+        } else {
+          let count = refcounts.geometry.count(index, in: bytes.rawBytes)
+          compare(part.lowerBound + UInt64(index), count, UInt64(wanted), &tally)
+        }
       }
+      if let last { tally.endCluster = max(tally.endCluster, part.lowerBound + UInt64(last) + 1) }
+      position = part.upperBound
     }
     compareUncounted(upTo: clusters.upperBound)
     log.add(tally)
   }
 
-  private func compare(
-    _ cluster: UInt64, _ count: UInt64, _ references: [UInt32], _ base: UInt64, _ tally: inout CheckLog.Tally
-  ) {
-    let wanted = references.isEmpty ? 0 : UInt64(references[Int(cluster - base)])
-    if count == 0, wanted == 0 { return }
+  private func compare(_ cluster: UInt64, _ count: UInt64, _ wanted: UInt64, _ tally: inout CheckLog.Tally) {
     // Counts behind the file hurt nobody until it grows: not qemu-img's concern either.
     guard cluster < fileClusterCount || wanted > 0 else { return }
     tally.endCluster = max(tally.endCluster, cluster + 1)

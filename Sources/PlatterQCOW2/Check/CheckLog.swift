@@ -58,6 +58,7 @@ final class CheckLog: Sendable {
   private struct State {
     var tally = Tally()
     var fixes: [Fix] = []
+    var misplaced: Set<MetadataMarker.Part> = []
     var messages: [(phase: Phase, position: UInt64, text: String)] = []
   }
 
@@ -65,12 +66,16 @@ final class CheckLog: Sendable {
 
   var tally: Tally { state.withLock { $0.tally } }
   var fixes: [Fix] { state.withLock { $0.fixes } }
+  /// Structures that lie in somebody else's clusters, or bitmaps that cannot be read.
+  var misplaced: Set<MetadataMarker.Part> { state.withLock { $0.misplaced } }
 
   func add(_ tally: Tally) { state.withLock { $0.tally.add(tally) } }
 
+  /// Whether another message would be kept.
+  var hasRoom: Bool { state.withLock { $0.messages.count < CheckReport.maximumMessageCount } }
+
   /// A message; the caller counts what it stands for.
   func say(_ phase: Phase, _ position: UInt64, _ text: @autoclosure () -> String) {
-    let hasRoom = state.withLock { $0.messages.count < CheckReport.maximumMessageCount }
     guard hasRoom else { return }
     let text = text()
     state.withLock { $0.messages.append((phase, position, text)) }
@@ -81,6 +86,8 @@ final class CheckLog: Sendable {
     state.withLock { $0.tally.corruptions += 1 }
     say(phase, position, "ERROR \(text())")
   }
+
+  func note(misplaced part: MetadataMarker.Part) { state.withLock { _ = $0.misplaced.insert(part) } }
 
   func propose(_ fix: Fix) {
     state.withLock { state in

@@ -3,11 +3,13 @@ import Synchronization
 
 /// How often each cluster of one window of the file is referred to, and by what. Filled by many threads at once.
 ///
-/// Memory: 4 bytes for each cluster of the window, in chunks that are made when something in them is in use: 32 MiB at
-/// the most.
+/// Memory: 4 bytes for each cluster of the window, 8 where the ledger knows guests, in chunks that are made when something
+/// in them is in use: 32 MiB at the most.
 final class ClusterLedger: Sendable {
-  static let windowClusterCount: UInt64 = 1 << 23
   static let chunkClusterCount: UInt64 = 1 << 16
+
+  /// Clusters of a window. An image with snapshots has smaller ones, since its ledger knows guests.
+  static func windowClusterCount(knowsGuests: Bool) -> UInt64 { knowsGuests ? 1 << 22 : 1 << 23 }
 
   /// What a cluster is used for.
   struct Use: OptionSet, Sendable {
@@ -21,73 +23,140 @@ final class ClusterLedger: Sendable {
     static let active = Use(rawValue: 1 << 28)
     /// The present refcount table or one of its blocks; with `metadata`. These can be made anew.
     static let refcounts = Use(rawValue: 1 << 29)
-    fileprivate static let all: UInt32 = 0xff00_0000
+    fileprivate static let all: UInt32 = 0x3f00_0000
+
+    /// Uses that a cluster of this use cannot have as well.
+    fileprivate var excluded: Use {
+      if contains(.metadata) { return Use(rawValue: Self.all) }
+      let active: Use = contains(.active) ? .active : []
+      if contains(.table) { return [.metadata, .data, .packed, active] }
+      // Packed units share clusters, with each other and with the same units of other trees.
+      if contains(.packed) { return [.metadata, .table, .data] }
+      return [.metadata, .table, .packed, active]
+    }
   }
 
-  /// One reference to a cluster; `token` is the caller's own.
-  struct Reference {
-    var cluster: UInt64
+  /// One reference in a word, since there are millions: cluster, copied flag, and a number of the caller's own.
+  struct Reference: BitwiseCopyable {
+    static let tokenLimit: UInt64 = 1 << 15
+    private static let copiedFlag: UInt64 = 1 << 15
+    private let word: UInt64
+
+    /// - Parameter token: below `tokenLimit`.
+    init(cluster: UInt64, isCopied: Bool = false, token: UInt64 = 0) {
+      word = cluster << 16 | (isCopied ? Self.copiedFlag : 0) | token
+    }
+
+    var cluster: UInt64 { word >> 16 }
+    var isCopied: Bool { word & Self.copiedFlag != 0 }
+    var token: UInt64 { word & (Self.tokenLimit - 1) }
+  }
+
+  /// What references of one call have in common.
+  struct Manner {
     var use: Use
+    /// References that each stands for.
+    var weight: UInt32 = 1
+    /// Place in the guest of the reference whose token is 0; others follow it. One cluster has one place, in all trees; nil
+    /// where that does not hold.
+    var guest: UInt64?
+    /// The copied flag must say whether the file counts the cluster exactly once.
+    var isFlagged = false
+  }
+
+  /// A reference that cannot be right.
+  struct Finding {
     var token: Int
+    var cluster: UInt64
+    /// Uses that exclude this one; empty where only the copied flag is wrong.
+    var earlier: Use
   }
 
   /// Larger counts are not told apart.
   static let maximumCount: UInt32 = 0x00ff_ffff
+  /// The file counts the cluster exactly once.
+  private static let isCountedOnce: UInt32 = 1 << 31
+
+  fileprivate struct Words {
+    /// Count in the low 24 bits, uses above; empty until something is in use.
+    var uses: [UInt32] = []
+    /// Place in the guest of each cluster of data or table; empty where places are not known.
+    var guests: [UInt32] = []
+  }
 
   private final class Chunk: Sendable {
-    /// Count in the low 24 bits, uses above; empty until something is in use.
-    let words = Mutex<[UInt32]>([])
+    let words = Mutex(Words())
   }
 
   /// Clusters of the file.
   let window: Range<UInt64>
+  private let refcounts: RefcountReader
+  private let knowsGuests: Bool
   private let chunks: [Chunk]
 
-  init(_ window: Range<UInt64>) {
+  init(_ window: Range<UInt64>, _ refcounts: RefcountReader, knowsGuests: Bool) {
     self.window = window
+    self.refcounts = refcounts
+    self.knowsGuests = knowsGuests
     let count = UInt64(window.count).dividedRoundingUp(by: Self.chunkClusterCount)
     chunks = (0..<count).map { _ in Chunk() }
   }
 
   var chunkCount: Int { chunks.count }
 
-  /// Adds `weight` to each reference's cluster, all of which lie in the window.
-  /// - Returns: tokens of those whose cluster was in use in a way that excludes this one, with that use.
-  func add(_ references: [Reference], weight: UInt32) -> [(token: Int, earlier: Use)] {
-    var conflicts: [(token: Int, earlier: Use)] = []
+  /// Adds references, all of which lie in the window.
+  func add(_ references: [Reference], _ manner: Manner) throws(ImageError) -> [Finding] {
+    var findings: [Finding] = []
     var next = 0
     while next < references.count {
-      let chunk = (references[next].cluster - window.lowerBound) / Self.chunkClusterCount
-      let base = window.lowerBound + chunk * Self.chunkClusterCount
+      let chunk = Int((references[next].cluster - window.lowerBound) / Self.chunkClusterCount)
       // Neighbours mostly lie in one chunk, so that the lock is taken once for many.
-      next = chunks[Int(chunk)].words.withLock { words in
-        if words.isEmpty { words = [UInt32](repeating: 0, count: clusters(ofChunk: Int(chunk)).count) }
-        var index = next
-        while index < references.count {
-          let reference = references[index]
-          guard reference.cluster >= base, reference.cluster - base < Self.chunkClusterCount else { break }
-          let slot = Int(reference.cluster - base)
-          let earlier = Use(rawValue: words[slot] & Use.all)
-          if Self.excludes(earlier, reference.use) { conflicts.append((reference.token, earlier)) }
-          let count = min(words[slot] & Self.maximumCount, Self.maximumCount - min(weight, Self.maximumCount))
-          words[slot] = (count + min(weight, Self.maximumCount)) | earlier.rawValue | reference.use.rawValue
-          index += 1
-        }
-        return index
+      next = try chunks[chunk].words.withLock { words throws(ImageError) in
+        if words.uses.isEmpty { words = try newWords(chunk) }
+        return add(references, from: next, manner, clusters(ofChunk: chunk).lowerBound, &words, &findings)
       }
     }
-    return conflicts
+    return findings
   }
 
-  /// Whether two uses of one cluster cannot both be right.
-  private static func excludes(_ earlier: Use, _ use: Use) -> Bool {
-    guard !earlier.isEmpty else { return false }
-    if earlier.contains(.metadata) || use.contains(.metadata) { return true }
-    let bothActive = earlier.contains(.active) && use.contains(.active)
-    if use.contains(.table) { return !earlier.isDisjoint(with: [.data, .packed]) || bothActive }
-    if earlier.contains(.table) { return true }
-    if use.contains(.packed) { return earlier.contains(.data) }
-    return earlier.contains(.packed) || bothActive
+  /// - Returns: the number of the first reference that lies in another chunk.
+  private func add(
+    _ references: [Reference], from first: Int, _ manner: Manner, _ base: UInt64, _ words: inout Words,
+    _ findings: inout [Finding]
+  ) -> Int {
+    let weight = min(manner.weight, Self.maximumCount)
+    let (use, excluded) = (manner.use.rawValue, manner.use.excluded.rawValue)
+    let guest = words.guests.isEmpty ? nil : manner.guest
+    for index in first..<references.count {
+      let reference = references[index]
+      let slot = reference.cluster &- base
+      guard slot < UInt64(words.uses.count) else { return index }
+      let earlier = words.uses[Int(slot)]
+      if earlier & excluded != 0 {
+        findings.append(
+          Finding(token: Int(reference.token), cluster: reference.cluster, earlier: Use(rawValue: earlier & Use.all)))
+      } else if let guest, !words.place(guest &+ reference.token, Int(slot), manner.use, earlier) {
+        findings.append(
+          Finding(token: Int(reference.token), cluster: reference.cluster, earlier: Use(rawValue: earlier & Use.all)))
+      } else if manner.isFlagged, reference.isCopied != (earlier & Self.isCountedOnce != 0) {
+        findings.append(Finding(token: Int(reference.token), cluster: reference.cluster, earlier: []))
+      }
+      let count = min(earlier & Self.maximumCount, Self.maximumCount - weight) + weight
+      words.uses[Int(slot)] = count | (earlier & ~Self.maximumCount) | use
+    }
+    return references.count
+  }
+
+  private func newWords(_ chunk: Int) throws(ImageError) -> Words {
+    let clusters = clusters(ofChunk: chunk)
+    var words = Words(uses: [UInt32](repeating: 0, count: clusters.count))
+    if knowsGuests { words.guests = [UInt32](repeating: 0, count: clusters.count) }
+    try refcounts.forEachPart(of: clusters) { part, _, bytes in
+      let first = Int(part.lowerBound - clusters.lowerBound)
+      let counts = refcounts.geometry.counts(in: bytes.rawBytes, count: part.count)
+      for index in counts.indices where counts[index] == 1 { words.uses[first + index] = Self.isCountedOnce }
+    }
+    return words
   }
 
   /// The clusters that a chunk stands for.
@@ -96,8 +165,24 @@ final class ClusterLedger: Sendable {
     return start..<min(start + Self.chunkClusterCount, window.upperBound)
   }
 
+  /// A word for each of a chunk's clusters, with its count in the low bits (`maximumCount`); empty where nothing there is
+  /// in use.
+  func words(ofChunk index: Int) -> [UInt32] { chunks[index].words.withLock { $0.uses } }
+
   /// The counts of a chunk's clusters; empty where nothing there is in use.
-  func counts(ofChunk index: Int) -> [UInt32] {
-    chunks[index].words.withLock { words in words.map { $0 & Self.maximumCount } }
+  func counts(ofChunk index: Int) -> [UInt32] { words(ofChunk: index).map { $0 & Self.maximumCount } }
+}
+
+extension ClusterLedger.Words {
+  /// Notes where in the guest a cluster lies.
+  /// - Returns: whether it lies where an earlier use of the same kind had it. Compared modulo 2^32.
+  fileprivate mutating func place(_ guest: UInt64, _ slot: Int, _ use: ClusterLedger.Use, _ earlier: UInt32) -> Bool {
+    let guest = UInt32(truncatingIfNeeded: guest)
+    let kind = use.intersection([.table, .data]).rawValue
+    if earlier & kind == 0 {
+      guests[slot] = guest
+      return true
+    }
+    return guests[slot] == guest
   }
 }

@@ -43,7 +43,11 @@ struct EntryRules: Sendable {
     let entry = L1Entry(rawValue: word)
     var faults: Faults = entry.reservedBits != 0 ? .reservedBits : []
     let table = entry.tableOffset
-    guard table != 0 else { return faults }
+    guard table != 0 else {
+      // qemu-img 7.2 follows such an entry to the header.
+      if word & L1Entry.copied != 0 { faults.insert(.reservedBits) }
+      return faults
+    }
     if table % geometry.clusterByteCount != 0 { faults.insert(.misaligned) }
     // Offsets have 56 bits, so the sum cannot overflow.
     if table + geometry.clusterByteCount > fileByteCount { faults.insert(.pastEnd) }
@@ -52,6 +56,12 @@ struct EntryRules: Sendable {
 
   private var reservedMask: UInt64 {
     geometry.hasExtendedL2 || !isVersion3 ? L2Entry.reservedMask | L2Entry.zero : L2Entry.reservedMask
+  }
+
+  /// Bits that are 0 in the entry of an ordinary cluster: aligned, not packed, in the image's own file. Such an entry is
+  /// sound where its cluster lies inside the file and its subclusters do not contradict each other.
+  var uncommonMask: UInt64 {
+    hasDataFile ? .max : L2Entry.compressed | reservedMask | (L2Entry.offsetMask & (geometry.clusterByteCount - 1))
   }
 
   func read(_ word: UInt64, _ bitmap: UInt64) -> Reading {

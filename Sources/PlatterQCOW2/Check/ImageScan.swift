@@ -3,13 +3,15 @@ import Synchronization
 
 // A scan follows everything that occupies clusters of the file and counts the references to each:
 //
-//   metadata   header, L1 tables, snapshot table, refcount table and blocks, bitmaps, crypto header
+//   metadata   header, crypto header, L1 tables, snapshot table, refcount table and blocks
 //   tables     L2 tables, named by the entries of all L1 tables
 //   entries    data and packed clusters, named by the L2 tables; each table is read once, however many name it
+//   bitmaps    directory, tables, bits
 //
-// in this order, so that a conflict is found at the use that should move. A file of more than 2^23 clusters is scanned
-// in windows of so many, each a pass over the tables; passes skip tables that name nothing in their window. Memory is that
-// of one window (32 MiB) and of the list of tables (12 MiB), whatever the image says.
+// in this order, so that a conflict is found at the use that should move, or go. A file of more clusters than a window has
+// is scanned in windows, each a pass over the tables; passes skip tables that name nothing in their window, and windows that
+// nothing lies in are skipped too. Memory is that of one window (32 MiB) and of the list of tables (16 MiB), whatever the
+// image says.
 
 /// One scan of an image's metadata.
 final class ImageScan: Sendable {
@@ -22,6 +24,9 @@ final class ImageScan: Sendable {
     var progress: @Sendable (Double) -> Bool = { _ in true }
   }
 
+  /// Entries have 56 bits: nothing behind that can be named.
+  private static let maximumFileByteCount: UInt64 = 1 << 56
+
   let store: any ByteStore
   let header: Header
   let geometry: Geometry
@@ -33,9 +38,16 @@ final class ImageScan: Sendable {
   let clusterCount: UInt64
   /// Clusters of the file.
   let fileClusterCount: UInt64
+  /// The present disk's tree, then those of the sound snapshots.
   let trees: [Volume.Tree]
+  /// The present disk's L1 table lies inside the file; else it is taken for empty.
+  let hasActiveTree: Bool
+  let snapshots: SnapshotScan
+  let bitmaps: BitmapScan
   let log = CheckLog()
   let options: Options
+  /// Windows that something lies in.
+  private let reachedWindows = Mutex<Set<UInt32>>([])
 
   init(_ volume: Volume, _ options: Options) throws(ImageError) {
     self.volume = volume
@@ -44,125 +56,87 @@ final class ImageScan: Sendable {
     header = volume.header
     geometry = volume.geometry
     // Not the length at opening time: a repair grows the file.
-    fileByteCount = try store.byteCount()
+    fileByteCount = min(try store.byteCount(), Self.maximumFileByteCount)
     fileClusterCount = fileByteCount.dividedRoundingUp(by: geometry.clusterByteCount)
     clusterCount = max(fileClusterCount + 1, options.reserved.upperBound)
     rules = EntryRules(
       geometry: geometry, isVersion3: header.version >= 3, hasDataFile: header.hasDataFile,
       hasBacking: volume.backing != nil, fileByteCount: fileByteCount)
     refcounts = try RefcountReader(store, header, fileByteCount: fileByteCount)
-    var trees = [volume.activeTree]
-    for snapshot in volume.snapshots {
-      do throws(ImageError) {
-        trees.append(try volume.tree(of: snapshot))
-      } catch {
-        log.corruption(.header, 0, error.message)
-        log.add(CheckLog.Tally(isTreeBroken: true))
-      }
-    }
-    self.trees = trees
+    snapshots = try SnapshotScan(volume, fileByteCount: fileByteCount)
+    bitmaps = try BitmapScan(volume, fileByteCount: fileByteCount)
+    var active = volume.activeTree
+    hasActiveTree = active.offset + active.entryCount * 8 <= fileByteCount
+    if !hasActiveTree { active.entryCount = 0 }
+    trees = [active] + snapshots.items.compactMap(\.tree)
   }
 
-  private var windows: [Range<UInt64>] {
-    stride(from: 0, to: clusterCount, by: Int(ClusterLedger.windowClusterCount)).map { start in
-      start..<min(start + ClusterLedger.windowClusterCount, clusterCount)
-    }
+  // MARK: Windows
+
+  var windowClusterCount: UInt64 {
+    ClusterLedger.windowClusterCount(knowsGuests: trees.count > 1)
+  }
+
+  private var windowCount: UInt64 { clusterCount.dividedRoundingUp(by: windowClusterCount) }
+  var hasManyWindows: Bool { windowCount > 1 }
+
+  /// Notes that something lies in a cluster.
+  func reach(cluster: UInt64) {
+    guard hasManyWindows else { return }
+    reach(windows: [UInt32(truncatingIfNeeded: cluster / windowClusterCount)])
+  }
+
+  func reach(windows: Set<UInt32>) {
+    guard !windows.isEmpty else { return }
+    reachedWindows.withLock { $0.formUnion(windows) }
   }
 
   /// Scans the image and gives each window's counts to `visit`, in order.
   func run(_ visit: (ClusterLedger) throws(ImageError) -> Void) throws(ImageError) {
-    let windows = windows
-    var walk = TableWalk(self, windowCount: windows.count)
-    for (index, window) in windows.enumerated() {
-      let ledger = ClusterLedger(window)
-      try markMetadata(ledger, isFirst: index == 0)
-      try walk.markTables(ledger, isFirst: index == 0)
-      try walk.followTables(ledger, windowIndex: index)
+    var walk = TableWalk(self)
+    var number: UInt32? = 0
+    while let present = number {
+      let start = UInt64(present) * windowClusterCount
+      let ledger = ClusterLedger(
+        start..<min(start + windowClusterCount, clusterCount), refcounts, knowsGuests: trees.count > 1)
+      let isFirst = present == 0
+      let marker = MetadataMarker(scan: self, ledger: ledger, isFirst: isFirst)
+      try marker.markAll()
+      try walk.markTables(ledger, isFirst: isFirst)
+      try walk.followTables(ledger, windowIndex: Int(present))
+      try bitmaps.mark(marker)
+      if isFirst, hasManyWindows { reachCounted() }
       try visit(ledger)
-      try report(progress: Double(index + 1) / Double(windows.count))
+      try report(window: Int(present), share: 1)
+      number = reachedWindows.withLock { $0.filter { $0 > present && UInt64($0) < windowCount }.min() }
     }
+  }
+
+  /// Windows that refcount blocks count clusters of, and those of new structures.
+  private func reachCounted() {
+    var windows: Set<UInt32> = []
+    for cluster in options.reserved { windows.insert(UInt32(truncatingIfNeeded: cluster / windowClusterCount)) }
+    for (index, block) in refcounts.blocks.enumerated() where block != 0 {
+      let first = UInt64(index) * refcounts.geometry.countsPerBlock
+      guard first < clusterCount else { break }
+      let last = min(first + refcounts.geometry.countsPerBlock, clusterCount) - 1
+      for window in first / windowClusterCount...last / windowClusterCount {
+        windows.insert(UInt32(truncatingIfNeeded: window))
+      }
+    }
+    reach(windows: windows)
   }
 
   /// Threads that work on a pass at once.
   var workerCount: Int { min(max(options.workers, 1), Workers.maximumCount) }
 
-  func report(progress: Double) throws(ImageError) {
-    guard options.progress(progress) else { throw ImageError(.cancelled, "cancelled", file: store.name) }
-  }
-
-  // MARK: Metadata
-
-  private func markMetadata(_ ledger: ClusterLedger, isFirst: Bool) throws(ImageError) {
-    let marker = MetadataMarker(scan: self, ledger: ledger, isFirst: isFirst)
-    marker.mark("header", at: 0, byteCount: geometry.clusterByteCount)
-    for tree in trees where tree.entryCount > 0 {
-      marker.mark(tree.name, at: tree.offset, byteCount: tree.entryCount * 8)
-    }
-    if !volume.snapshots.isEmpty {
-      marker.mark(
-        "snapshot table", at: header.snapshotTableOffset,
-        byteCount: try SnapshotRecord.tableByteCount(store, header))
-    }
-    if !options.skipsRefcounts { markRefcounts(marker) }
-    for cluster in options.reserved where ledger.window.contains(cluster) {
-      marker.mark("new refcounts", at: cluster * geometry.clusterByteCount, byteCount: geometry.clusterByteCount)
-    }
-    if let bytes = volume.extensions.bytes(of: HeaderExtensions.Kind.crypto) {
-      let place = try CryptoExtension(parsing: bytes, header, fileByteCount: fileByteCount)
-      marker.mark("crypto header", at: place.offset, byteCount: place.byteCount)
-    }
-    try markBitmaps(marker)
-  }
-
-  private func markRefcounts(_ marker: MetadataMarker) {
-    if let damage = refcounts.tableDamage {
-      marker.broken(damage)
-      return
-    }
-    let cluster = geometry.clusterByteCount
-    marker.mark(
-      "refcount table", at: header.refcountTableOffset, byteCount: UInt64(header.refcountTableClusterCount) * cluster,
-      isRefcounts: true)
-    for bad in refcounts.badBlocks { marker.broken("refcount table, entry \(bad.index): \(bad.why)") }
-    for (index, block) in refcounts.blocks.enumerated() where block != 0 {
-      marker.mark("refcount block \(index)", at: block, byteCount: cluster, isRefcounts: true)
+  func report(window: Int, share: Double) throws(ImageError) {
+    guard options.progress((Double(window) + share) / Double(windowCount)) else {
+      throw ImageError(.cancelled, "cancelled", file: store.name)
     }
   }
 
-  private func markBitmaps(_ marker: MetadataMarker) throws(ImageError) {
-    guard let bytes = volume.extensions.bytes(of: HeaderExtensions.Kind.bitmaps) else { return }
-    let records: [BitmapRecord]
-    let place: BitmapsExtension
-    do throws(ImageError) {
-      place = try BitmapsExtension(parsing: bytes, header)
-      records = try BitmapRecord.directory(store, place, header)
-    } catch {
-      // Without the consistency bit the bitmaps are dead anyway.
-      if header.autoclearFeatures.contains(.bitmaps) { marker.unreadable(error.message) }
-      return
-    }
-    marker.mark("bitmap directory", at: place.directoryOffset, byteCount: place.directoryByteCount)
-    var room = fileByteCount
-    for (index, record) in records.enumerated() where record.tableEntryCount > 0 {
-      let byteCount = UInt64(record.tableEntryCount) * 8
-      // Tables that name each other's place again and again would cost time without end.
-      guard let rest = room.subtracting(byteCount) else {
-        return marker.unreadable("the tables of the bitmaps are larger than the file (\(fileByteCount.hex))")
-      }
-      room = rest
-      guard marker.mark("table of bitmap \(index)", at: record.tableOffset, byteCount: byteCount) else { continue }
-      try forEachWord("bitmap table", at: record.tableOffset, count: UInt64(record.tableEntryCount)) { entry, word in
-        let offset = word & L1Entry.offsetMask
-        if word & ~(L1Entry.offsetMask | 1) != 0 || (offset != 0 && word & 1 != 0) {
-          marker.unreadable("table of bitmap \(index), entry \(entry): reserved bits are set (\(word.hex))")
-        }
-        guard offset != 0 else { return }
-        marker.mark("bitmap \(index)", at: offset, byteCount: geometry.clusterByteCount)
-      }
-    }
-  }
-
-  /// Reads a table of 64-bit words that lies inside the file, 64 KiB at a time.
+  /// Reads a table of 64-bit words that lies inside the file, 64 KiB at a time. Words of 0 are left out.
   func forEachWord(
     _ what: String, at offset: UInt64, count: UInt64, _ body: (UInt64, UInt64) throws(ImageError) -> Void
   ) throws(ImageError) {
@@ -179,49 +153,5 @@ final class ImageScan: Sendable {
       }
       index += part
     }
-  }
-}
-
-/// Marks what belongs to one structure alone.
-private struct MetadataMarker {
-  let scan: ImageScan
-  let ledger: ClusterLedger
-  /// Faults are counted in the first window only: the same structures pass by in each.
-  let isFirst: Bool
-
-  /// - Returns: whether the structure lies inside the file.
-  @discardableResult
-  func mark(_ what: String, at offset: UInt64, byteCount: UInt64, isRefcounts: Bool = false) -> Bool {
-    let size = scan.geometry.clusterByteCount
-    guard byteCount > 0 else { return true }
-    let isReserved = scan.options.reserved.contains(offset / size)
-    guard offset % size == 0, isReserved || !scan.rules.leavesFile(offset, byteCount) else {
-      unreadable("the \(what) (\(byteCount) bytes at \(offset.hex)) is not aligned or lies past the end of the file")
-      return false
-    }
-    let clusters = (offset / size..<(offset + byteCount).dividedRoundingUp(by: size)).clamped(to: ledger.window)
-    for cluster in clusters {
-      let use: ClusterLedger.Use = isRefcounts ? [.metadata, .refcounts] : .metadata
-      let conflicts = ledger.add([.init(cluster: cluster, use: use, token: 0)], weight: 1)
-      guard let conflict = conflicts.first else { continue }
-      scan.log.corruption(
-        .metadata, cluster, "the \(what) overlaps another structure at \((cluster * size).hex)")
-      // Refcounts can be made anew; two others stay entangled.
-      let isMendable = isRefcounts || conflict.earlier.contains(.refcounts)
-      scan.log.add(CheckLog.Tally(isTreeBroken: !isMendable, areRefcountsBroken: isMendable))
-    }
-    return true
-  }
-
-  func unreadable(_ text: String) {
-    guard isFirst else { return }
-    scan.log.corruption(.metadata, 0, text)
-    scan.log.add(CheckLog.Tally(isTreeBroken: true))
-  }
-
-  func broken(_ text: String) {
-    guard isFirst else { return }
-    scan.log.corruption(.metadata, 0, text)
-    scan.log.add(CheckLog.Tally(areRefcountsBroken: true))
   }
 }

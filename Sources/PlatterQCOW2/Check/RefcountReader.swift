@@ -23,14 +23,15 @@ final class RefcountReader: Sendable {
     geometry = RefcountGeometry(header)
     let cluster = header.clusterByteCount
     let byteCount = UInt64(header.refcountTableClusterCount) * cluster
-    guard header.refcountTableOffset >= cluster, let end = header.refcountTableOffset.adding(byteCount),
+    guard header.refcountTableOffset >= cluster, header.refcountTableOffset % cluster == 0, byteCount > 0,
+      let end = header.refcountTableOffset.adding(byteCount),
       end <= fileByteCount, byteCount <= Header.maximumRefcountTableByteCount
     else {
       blocks = []
       badBlocks = []
       tableDamage =
         "the refcount table (\(byteCount) bytes at \(header.refcountTableOffset.hex)) does not lie inside the file "
-        + "(\(fileByteCount.hex)) behind the header"
+        + "(\(fileByteCount.hex)) behind the header, or not on a cluster"
       return
     }
     var blocks = Words.decode(

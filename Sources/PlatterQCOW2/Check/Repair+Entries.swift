@@ -95,7 +95,9 @@ extension Repair {
       try rewriteTree(tree, scan) { index, word throws(ImageError) in
         let faults = scan.rules.faults(ofL1: word)
         if faults.isEmpty { return word }
-        guard !faults.isDisjoint(with: .fatal) else { return word & ~L1Entry.reservedMask }
+        guard !faults.isDisjoint(with: .fatal) else {
+          return word & L1Entry.offsetMask == 0 ? 0 : word & ~L1Entry.reservedMask
+        }
         let start = index * scan.geometry.l1EntryCoverage
         lost.append(Self.lost(tree, start, scan.geometry.l1EntryCoverage))
         return 0

@@ -4,8 +4,10 @@ package import PlatterCore
 //
 //   scan      nothing is written before the first one has ended
 //   mark      dirty (version 3): cut here or later, the next writer repairs again
+//   snapshots entries that cannot be read, or whose L1 table lies nowhere, go; metadata in others' clusters moves
 //   conflicts clusters that two uses share are copied to the end of the file, and one use is moved there
 //   entries   bad ones are mended where their place is sound, else they read as zeros
+//   bitmaps   damaged ones, and those in others' clusters, are dropped
 //   counts    set to the references; rebuilt at the end of the file where table or blocks are broken
 //   flags     copied flags follow the counts
 //   marks     cleared where nothing is left
@@ -59,6 +61,7 @@ struct Repair {
     // Neither the data file nor a key is needed; a corrupt mark does not stop a repair.
     context.isWritable = false
     context.isForFactsOnly = true
+    context.isForCheck = true
     context.warn = { _ in }
     self.context = context
     self.workers = workers
@@ -120,6 +123,7 @@ struct Repair {
   private mutating func repairAll(_ first: ImageScan) throws(ImageError) {
     guard first.log.tally.corruptions > 0 || first.log.tally.leaks > 0 else { return }
     try setFeatures(first.header, first.header.incompatibleFeatures.union(.dirty))
+    try repairMetadata()
     try solveConflicts()
     if first.log.tally.badEntries > 0 {
       try mendEntries(try scan())
@@ -127,6 +131,7 @@ struct Repair {
       // A mended entry may name a cluster that is somebody's already.
       try solveConflicts()
     }
+    try repairBitmaps()
     try repairCounts()
     let now = try survey()
     if now.log.tally.wrongFlags > 0 { try setFlags(now) }

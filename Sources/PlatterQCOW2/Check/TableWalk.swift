@@ -1,30 +1,29 @@
 import PlatterCore
 import Synchronization
 
+/// An L2 table and who names it.
+struct TableUse: Sendable {
+  var offset: UInt64 = 0
+  /// Its place in the disk.
+  var l1Index: UInt32 = 0
+  /// L1 entries that name it, in all trees.
+  var weight: UInt32 = 0
+  /// Windows that its entries reach, once it was read.
+  var firstWindow: UInt32 = 0
+  var lastWindow: UInt32 = .max
+  var isActive = false
+}
+
 /// Follows L1 tables to L2 tables, and those to clusters.
 struct TableWalk {
-  /// An L2 table and who names it.
-  private struct TableUse: Sendable {
-    var offset: UInt64
-    /// L1 entries that name it, in all trees.
-    var weight: UInt32
-    var isActive: Bool
-    /// Windows that its entries reach; known once it was read.
-    var windows: ClosedRange<UInt32>?
-  }
-
   /// Tables listed at once. More are followed in batches, each a list of its own.
-  private static let maximumBatchCount = 1 << 19
+  private static let maximumBatchCount = 1 << 18
 
   private let scan: ImageScan
-  private let windowCount: Int
   /// All tables, where they fit one batch; then later windows need no L1 table again.
   private var kept: [TableUse]?
 
-  init(_ scan: ImageScan, windowCount: Int) {
-    self.scan = scan
-    self.windowCount = windowCount
-  }
+  init(_ scan: ImageScan) { self.scan = scan }
 
   // MARK: L1 tables
 
@@ -41,21 +40,23 @@ struct TableWalk {
         }
         let table = L1Entry(rawValue: word).tableOffset
         guard table != 0 else { return }
-        if isFirst, number == 0, faults.isDisjoint(with: .fatal) { try checkFlag(ofL1: word, index) }
-        mark(table / scan.geometry.clusterByteCount, word, tree, index, isActive: number == 0, ledger, faults)
+        guard faults.isDisjoint(with: .fatal) else { return }
+        try mark(word, tree, index, isActive: number == 0, ledger)
       }
     }
   }
 
   private func mark(
-    _ cluster: UInt64, _ word: UInt64, _ tree: Volume.Tree, _ index: UInt64, isActive: Bool, _ ledger: ClusterLedger,
-    _ faults: EntryRules.Faults
-  ) {
+    _ word: UInt64, _ tree: Volume.Tree, _ index: UInt64, isActive: Bool, _ ledger: ClusterLedger
+  ) throws(ImageError) {
+    let cluster = L1Entry(rawValue: word).tableOffset / scan.geometry.clusterByteCount
+    scan.reach(cluster: cluster)
     guard ledger.window.contains(cluster) else { return }
-    let use: ClusterLedger.Use = isActive ? [.table, .active] : .table
-    guard faults.isDisjoint(with: .fatal) else { return }
-    let conflicts = ledger.add([.init(cluster: cluster, use: use, token: 0)], weight: 1)
-    guard let conflict = conflicts.first else { return }
+    let reference = ClusterLedger.Reference(cluster: cluster, isCopied: word & L1Entry.copied != 0)
+    let manner = ClusterLedger.Manner(
+      use: isActive ? [.table, .active] : .table, guest: index, isFlagged: isActive)
+    guard let conflict = try ledger.add([reference], manner).first else { return }
+    guard !conflict.earlier.isEmpty else { return try noteWrongFlag(word, index, cluster) }
     let entry = tree.offset + index * 8
     let isMetadata = conflict.earlier.contains(.metadata)
     scan.log.corruption(
@@ -66,10 +67,8 @@ struct TableWalk {
     scan.log.propose(isMetadata ? .dropTable(entry: entry) : .copyTable(entry: entry, word: word))
   }
 
-  private func checkFlag(ofL1 word: UInt64, _ index: UInt64) throws(ImageError) {
-    let cluster = L1Entry(rawValue: word).tableOffset / scan.geometry.clusterByteCount
+  private func noteWrongFlag(_ word: UInt64, _ index: UInt64, _ cluster: UInt64) throws(ImageError) {
     let count = try scan.refcounts.count(of: cluster)
-    guard (count == 1) != (word & L1Entry.copied != 0) else { return }
     scan.log.add(CheckLog.Tally(wrongFlags: 1))
     scan.log.corruption(
       .tables, index, "OFLAG_COPIED L2 cluster: l1_index=\(index) l1_entry=\(word.bareHex) refcount=\(count)")
@@ -83,7 +82,7 @@ struct TableWalk {
       self.kept = try follow(kept, ledger, windowIndex)
       return
     }
-    var batch: [UInt64] = []
+    var batch: [(key: UInt64, l1Index: UInt32)] = []
     var batches = 0
     var last: [TableUse] = []
     func flush() throws(ImageError) {
@@ -92,12 +91,12 @@ struct TableWalk {
       batches += 1
     }
     for (number, tree) in scan.trees.enumerated() {
-      try scan.forEachWord(tree.name, at: tree.offset, count: tree.entryCount) { _, word throws(ImageError) in
+      try scan.forEachWord(tree.name, at: tree.offset, count: tree.entryCount) { index, word throws(ImageError) in
         guard scan.rules.faults(ofL1: word).isDisjoint(with: .fatal) else { return }
         let table = L1Entry(rawValue: word).tableOffset
         guard table != 0 else { return }
         // The low bits of an aligned offset are free to say which tree.
-        batch.append(table | (number == 0 ? 1 : 0))
+        batch.append((table | (number == 0 ? 1 : 0), UInt32(index)))
         if batch.count >= Self.maximumBatchCount { try flush() }
       }
     }
@@ -105,15 +104,15 @@ struct TableWalk {
     if batches == 1 { kept = last }
   }
 
-  private static func uses(_ keys: inout [UInt64]) -> [TableUse] {
-    keys.sort()
+  private static func uses(_ keys: inout [(key: UInt64, l1Index: UInt32)]) -> [TableUse] {
+    keys.sort { $0.key < $1.key }
     var uses: [TableUse] = []
-    for key in keys {
+    for (key, l1Index) in keys {
       if let index = uses.indices.last, uses[index].offset == key & ~1 {
         uses[index].weight += 1
         uses[index].isActive = uses[index].isActive || key & 1 != 0
       } else {
-        uses.append(TableUse(offset: key & ~1, weight: 1, isActive: key & 1 != 0))
+        uses.append(TableUse(offset: key & ~1, l1Index: l1Index, weight: 1, isActive: key & 1 != 0))
       }
     }
     return uses
@@ -125,37 +124,29 @@ struct TableWalk {
   {
     guard !uses.isEmpty else { return uses }
     let scan = scan
-    let windowCount = windowCount
     let next = Atomic<Int>(0)
     let grain = 4
-    let reached = Mutex<[Int: ClosedRange<UInt32>]>([:])
-    let workers = min(scan.workerCount, uses.count.dividedRoundingUpByGrain(grain))
+    let reached = Mutex(uses)
+    let workers = min(scan.workerCount, (uses.count + grain - 1) / grain)
     try Workers.run(workers) { (_, stop) throws(ImageError) in
+      var walk = L2Walk(scan: scan, ledger: ledger, isFirst: windowIndex == 0)
+      defer { scan.reach(windows: walk.windows) }
       while !stop.isRaised {
         let start = next.wrappingAdd(grain, ordering: .relaxed).oldValue
         guard start < uses.count else { return }
         for index in start..<min(start + grain, uses.count) {
-          if let windows = uses[index].windows, !windows.contains(UInt32(windowIndex)) { continue }
-          let use = uses[index]
-          var reader = L2Walk(
-            scan: scan, ledger: ledger, table: use.offset, weight: use.weight, isActive: use.isActive,
-            isFirst: windowIndex == 0)
-          try reader.run()
-          if windowCount > 1, let windows = reader.windows { reached.withLock { $0[index] = windows } }
+          guard uses[index].firstWindow <= windowIndex, windowIndex <= uses[index].lastWindow else { continue }
+          let windows = try walk.run(uses[index])
+          guard scan.hasManyWindows else { continue }
+          reached.withLock { uses in
+            (uses[index].firstWindow, uses[index].lastWindow) = (windows?.lowerBound ?? 1, windows?.upperBound ?? 0)
+          }
         }
-        let share = Double(windowIndex) + Double(start) / Double(uses.count)
-        try scan.report(progress: share / Double(windowCount))
+        try scan.report(window: windowIndex, share: Double(start) / Double(uses.count))
       }
     }
-    guard windowCount > 1 else { return uses }
-    var uses = uses
-    for (index, windows) in reached.withLock({ $0 }) { uses[index].windows = windows }
-    return uses
+    return reached.withLock { $0 }
   }
-}
-
-extension Int {
-  fileprivate func dividedRoundingUpByGrain(_ grain: Int) -> Int { (self + grain - 1) / grain }
 }
 
 extension UInt64 {

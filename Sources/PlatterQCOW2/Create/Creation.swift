@@ -18,16 +18,21 @@ struct ImageMaker {
 
   let image: NewImage
   let layout: NewLayout
-  private var header: Header
+  private(set) var header: Header
   private var extensions = HeaderExtensions()
-  private let passphrase: [UInt8]
+  let passphrase: [UInt8]
   private let dataFile: @Sendable () throws(ImageError) -> (any ByteStore)?
 
   /// Checks everything; nothing is made yet.
   init(_ image: NewImage, _ request: CreationRequest) throws(ImageError) {
+    try self.init(image, request, NewLayout(image, Self.header(image)))
+  }
+
+  /// With a layout for what else will lie in the file.
+  init(_ image: NewImage, _ request: CreationRequest, _ layout: NewLayout) throws(ImageError) {
     self.image = image
+    self.layout = layout
     header = Self.header(image)
-    layout = try NewLayout(image, header)
     header.l1EntryCount = UInt32(layout.l1EntryCount)
     header.l1Offset = layout.l1Offset
     header.refcountTableOffset = layout.refcountTableOffset
@@ -94,9 +99,14 @@ struct ImageMaker {
     // As QEMU has it: a last L1 table is not padded.
     let isL1Last = layout.end == layout.l1Offset + layout.l1Clusters * layout.clusterByteCount
     try store.resize(to: isL1Last ? layout.l1Offset + layout.l1EntryCount * 8 : layout.end)
+    let head = try headerBytes()
+    try store.write(head.rawBytes, at: 0)
+  }
+
+  /// What cluster 0 starts with.
+  func headerBytes() throws(ImageError) -> [UInt8] {
     var header = header
-    let bytes = try header.serialise(extensions, backingName: image.backingName)
-    try store.write(bytes.rawBytes, at: 0)
+    return try header.serialise(extensions, backingName: image.backingName)
   }
 
   // MARK: Tables
@@ -173,35 +183,23 @@ struct ImageMaker {
     switch image.preallocation {
     case .off, .metadata: return
     case .falloc: try store.allocate(range)
-    case .full:
-      let zeros = [UInt8](repeating: 0, count: Int(Self.pieceByteCount))
-      var offset = range.lowerBound
-      while offset < range.upperBound {
-        let count = Int(min(UInt64(zeros.count), range.upperBound - offset))
-        try store.write(zeros.rawBytes.extracting(0..<count), at: offset)
-        offset += UInt64(count)
-      }
+    case .full: try store.writeZeros(range)
     }
   }
 
   // MARK: Encryption
 
-  private func newVolume() throws(ImageError) -> NewLUKSVolume? {
-    guard case .luks(let suite, let hash, let milliseconds) = image.encryption else {
+  func newVolume() throws(ImageError) -> NewLUKSVolume? {
+    guard case .luks(let settings) = image.encryption else {
       // Fails early where the cipher is missing on this system.
       if case .legacyAES = image.encryption { _ = try LegacyQCOWCipher.make(passphrase: passphrase) }
       return nil
     }
-    return try LUKSHeader.create(
-      LUKSCreation(suite: suite, hash: hash, milliseconds: milliseconds), passphrase: passphrase)
+    return try LUKSHeader.create(LUKSCreation(settings), passphrase: passphrase)
   }
 
   private func writeCryptoHeader(_ volume: NewLUKSVolume?, to store: any ByteStore) throws(ImageError) {
-    guard let volume else { return }
-    for step in volume.steps {
-      if case .write(let offset, let bytes) = step {
-        try store.write(bytes.rawBytes, at: layout.cryptoOffset + offset)
-      }
-    }
+    // No barriers: until the image's own header is written there is no image.
+    try volume?.steps.carryOut(on: store, at: layout.cryptoOffset) {}
   }
 }

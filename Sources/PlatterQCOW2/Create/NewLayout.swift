@@ -7,7 +7,7 @@ import PlatterCore
 ///                 refcount blocks
 ///                 L1 table
 ///                 LUKS header with its key slots
-///                 L2 tables, then data: only where space is given in advance
+///                 L2 tables, then data: only where space is given in advance, or the image is sent in order
 ///
 /// Every cluster up to the end is used once, so the counts need no bookkeeping; how many blocks and table clusters they take
 /// depends on the end, which depends on them: a fixed point, found by going up.
@@ -25,6 +25,16 @@ struct NewLayout {
 
   /// - Throws: `.invalidArgument` where the tables would exceed what readers accept.
   init(_ image: NewImage, _ header: Header) throws(ImageError) {
+    let isAllocated = image.preallocation != .off
+    let geometry = Geometry(header)
+    try self.init(
+      image, header, l2Tables: isAllocated ? image.byteCount.dividedRoundingUp(by: geometry.l1EntryCoverage) : 0,
+      dataClusters: isAllocated && image.dataFileName == nil
+        ? image.byteCount.dividedRoundingUp(by: image.clusterByteCount) : 0)
+  }
+
+  /// With room for tables and data that are known already.
+  init(_ image: NewImage, _ header: Header, l2Tables: UInt64, dataClusters: UInt64) throws(ImageError) {
     let cluster = image.clusterByteCount
     let geometry = Geometry(header)
     clusterByteCount = cluster
@@ -33,9 +43,8 @@ struct NewLayout {
     guard l1EntryCount <= UInt64(Header.maximumL1EntryCount) else { throw Self.tooLarge }
     l1Clusters = (l1EntryCount * 8).dividedRoundingUp(by: cluster)
     cryptoClusters = image.cryptoByteCount.dividedRoundingUp(by: cluster)
-    let isAllocated = image.preallocation != .off
-    l2Tables = isAllocated ? l1EntryCount : 0
-    dataClusters = isAllocated && image.dataFileName == nil ? image.byteCount.dividedRoundingUp(by: cluster) : 0
+    self.l2Tables = l2Tables
+    self.dataClusters = dataClusters
     // At most 2^22 tables and, of a disk below 2^63 bytes, 2^54 clusters.
     let other = 1 + l1Clusters + cryptoClusters + l2Tables + dataClusters
     (refcountTableClusters, refcountBlocks) = Self.refcounts(other, cluster, countsPerBlock: countsPerBlock)

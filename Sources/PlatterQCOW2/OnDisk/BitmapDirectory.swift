@@ -89,7 +89,19 @@ package struct BitmapRecord: Sendable, Equatable {
     return records
   }
 
-  private init(parsing reader: inout WindowReader, _ index: Int, _ header: Header, end: UInt64) throws(ImageError) {
+  /// Passes an entry that makes no sense itself but says how long it is.
+  /// - Throws: `why` where it does not, or leaves the directory.
+  static func skip(_ reader: inout WindowReader, end: UInt64, because why: ImageError) throws(ImageError) {
+    let start = reader.consumedByteCount
+    let fixed = try reader.next(Self.fixedByteCount)
+    let nameByteCount: UInt16 = fixed.rawBytes.bigEndian(at: 18) ?? 0
+    let extraByteCount: UInt32 = fixed.rawBytes.bigEndian(at: 20) ?? 0
+    guard start + UInt64(Self.fixedByteCount) + UInt64(nameByteCount) + UInt64(extraByteCount) <= end else { throw why }
+    reader.skip(UInt64(nameByteCount) + UInt64(extraByteCount))
+    try reader.skipPadding(to: 8)
+  }
+
+  init(parsing reader: inout WindowReader, _ index: Int, _ header: Header, end: UInt64) throws(ImageError) {
     let fixed = try reader.next(Self.fixedByteCount)
     let bytes = fixed.rawBytes
     tableOffset = bytes.bigEndian(at: 0) ?? 0

@@ -21,12 +21,13 @@ extension Header {
   }
 
   /// Alignment, sizes and overflow of every table that the header names.
-  func checkTables() throws(ImageError) {
+  func checkTables(isForCheck: Bool) throws(ImageError) {
     try checkAligned("L1 table", l1Offset)
     guard l1EntryCount <= Self.maximumL1EntryCount else {
       throw .corrupt("the L1 table has \(l1EntryCount) entries, more than \(Self.maximumL1EntryCount)")
     }
     let needed = virtualByteCount.dividedRoundingUp(by: Geometry(self).l1EntryCoverage)
+    guard needed <= UInt64(Self.maximumL1EntryCount) else { throw .unsupported("Image is too big") }  // QEMU's words
     guard needed <= UInt64(l1EntryCount) else {
       throw .corrupt(
         "the L1 table has \(l1EntryCount) entries, but a disk of \(virtualByteCount) bytes needs \(needed)")
@@ -37,6 +38,8 @@ extension Header {
     guard l1Offset.adding(UInt64(l1EntryCount) * 8) != nil else {
       throw .corrupt("the L1 table at \(l1Offset.hex) ends past any file")
     }
+    try checkBackingName()
+    if isForCheck { return }
     try checkRefcountTable()
     try checkAligned("snapshot table", snapshotCount == 0 ? 0 : snapshotTableOffset)
     guard snapshotCount <= Self.maximumSnapshotCount else {
@@ -45,7 +48,6 @@ extension Header {
     guard snapshotCount == 0 || snapshotTableOffset >= clusterByteCount else {
       throw .corrupt("the snapshot table at \(snapshotTableOffset.hex) overlaps the header")
     }
-    try checkBackingName()
   }
 
   private func checkRefcountTable() throws(ImageError) {

@@ -10,12 +10,7 @@ extension Header {
   package mutating func serialise(_ extensions: HeaderExtensions, backingName: [UInt8] = []) throws(ImageError)
     -> [UInt8]
   {
-    var tail: [UInt8] = []
-    for item in extensions.items {
-      tail += withBigEndianBytes(item.type) + withBigEndianBytes(UInt32(item.bytes.count)) + item.bytes
-      tail += [UInt8](repeating: 0, count: (8 - item.bytes.count % 8) % 8)
-    }
-    tail += [UInt8](repeating: 0, count: 8)
+    let tail = extensions.encoded
     let nameOffset = Int(headerByteCount) + tail.count
     guard UInt64(nameOffset + backingName.count) <= clusterByteCount else {
       throw .unsupported(
@@ -78,6 +73,18 @@ extension Header {
     headerByteCount = version >= 3 ? Self.version3ByteCount : UInt32(Self.version2ByteCount)
     compression = .deflate
     unknownBytes = version >= 3 ? [UInt8](repeating: 0, count: 7) : []
+  }
+}
+
+extension HeaderExtensions {
+  /// The extensions as they lie in the file, and the end mark.
+  var encoded: [UInt8] {
+    var bytes: [UInt8] = []
+    for item in items {
+      bytes += withBigEndianBytes(item.type) + withBigEndianBytes(UInt32(item.bytes.count)) + item.bytes
+      bytes += [UInt8](repeating: 0, count: (8 - item.bytes.count % 8) % 8)
+    }
+    return bytes + [UInt8](repeating: 0, count: 8)
   }
 }
 

@@ -65,8 +65,10 @@ package struct Header: Sendable, Equatable {
     case zstd = 1
   }
 
-  /// - Parameter bytes: the head of the file, at best cluster 0 whole.
-  package init(parsing bytes: RawSpan) throws(ImageError) {
+  /// - Parameters:
+  ///   - bytes: the head of the file, at best cluster 0 whole.
+  ///   - isForCheck: let numbers of refcount table and snapshots pass: a check judges them itself.
+  package init(parsing bytes: RawSpan, isForCheck: Bool = false) throws(ImageError) {
     guard let magic = bytes.bigEndian(at: 0, as: UInt32.self) else { throw Self.cut(bytes, 8) }
     guard magic == Self.magic else { throw .corrupt("no qcow2 image: the header starts with \(UInt64(magic).hex)") }
     version = try Self.field(bytes, 4)
@@ -101,7 +103,7 @@ package struct Header: Sendable, Equatable {
     unknownBytes = []
     try checkGeometry()
     if isVersion3 { try parseTail(bytes) }
-    try checkTables()
+    try checkTables(isForCheck: isForCheck)
   }
 
   private static func cut(_ bytes: RawSpan, _ wanted: Int) -> ImageError {

@@ -32,4 +32,16 @@ struct RefcountGeometry: Sendable, Equatable {
     for byte in index * width..<(index + 1) * width { value = value << 8 | UInt64(bytes[byte]) }
     return value
   }
+
+  /// The first counts of a block, or of a part of one; those that 32 bits cannot say are `UInt32.max`. Traps outside of it.
+  func counts(in bytes: RawSpan, count: Int) -> [UInt32] {
+    var counts = [UInt32](repeating: 0, count: count)
+    switch order {
+    case 3: for index in 0..<count { counts[index] = UInt32(bytes[index]) }
+    case 4: for index in 0..<count { counts[index] = UInt32(bytes.bigEndian(at: index * 2, as: UInt16.self) ?? 0) }
+    case 5: for index in 0..<count { counts[index] = bytes.bigEndian(at: index * 4) ?? 0 }
+    default: for index in 0..<count { counts[index] = UInt32(clamping: self.count(index, in: bytes)) }
+    }
+    return counts
+  }
 }

@@ -4,6 +4,7 @@ package import PlatterCore
 package struct SnapshotRecord: Sendable, Equatable {
   static let fixedByteCount = 40
   static let maximumExtraByteCount: UInt32 = 1024  // QEMU's
+  static let maximumMendedExtraByteCount: UInt32 = 1 << 20  // ours: more is not followed even to be cut off
   static let maximumTableByteCount: UInt64 = 64 << 20  // QEMU's
 
   /// Bytes 0..<8 of the entry: where the snapshot's L1 table lies.
@@ -48,7 +49,7 @@ package struct SnapshotRecord: Sendable, Equatable {
     var records: [SnapshotRecord] = []
     var l1ByteCount: UInt64 = 0
     for index in 0..<Int(header.snapshotCount) {
-      let record = try SnapshotRecord(parsing: &reader, index)
+      let record = try SnapshotRecord(parsing: &reader, index, maximumExtraByteCount: maximumExtraByteCount)
       guard reader.consumedByteCount <= maximumTableByteCount else {
         throw .corrupt("the snapshot table is larger than \(maximumTableByteCount) bytes")
       }
@@ -69,14 +70,7 @@ package struct SnapshotRecord: Sendable, Equatable {
     return records
   }
 
-  /// Bytes of the whole table as it lies in the file.
-  static func tableByteCount(_ store: any ByteStore, _ header: Header) throws(ImageError) -> UInt64 {
-    var reader = WindowReader(store, "snapshot table", start: header.snapshotTableOffset)
-    for index in 0..<Int(header.snapshotCount) { _ = try SnapshotRecord(parsing: &reader, index) }
-    return reader.consumedByteCount
-  }
-
-  private init(parsing reader: inout WindowReader, _ index: Int) throws(ImageError) {
+  init(parsing reader: inout WindowReader, _ index: Int, maximumExtraByteCount: UInt32) throws(ImageError) {
     let fixed = try reader.next(Self.fixedByteCount)
     let bytes = fixed.rawBytes
     l1Offset = bytes.bigEndian(at: 0) ?? 0
@@ -88,9 +82,9 @@ package struct SnapshotRecord: Sendable, Equatable {
     guestClockNanoseconds = bytes.bigEndian(at: 24) ?? 0
     shortVMStateByteCount = bytes.bigEndian(at: 32) ?? 0
     let extraByteCount: UInt32 = bytes.bigEndian(at: 36) ?? 0
-    guard extraByteCount <= Self.maximumExtraByteCount else {
+    guard extraByteCount <= maximumExtraByteCount else {
       throw .corrupt(
-        "snapshot \(index): \(extraByteCount) bytes of extra data, more than \(Self.maximumExtraByteCount)")
+        "snapshot \(index): \(extraByteCount) bytes of extra data, more than \(maximumExtraByteCount)")
     }
     extra = try reader.next(Int(extraByteCount))
     id = try reader.next(Int(idByteCount))

@@ -46,6 +46,12 @@ struct PackedLocation {
     byteCount = (sectors + 1) * 512 - offset % 512
   }
 
+  /// The entry that says it.
+  static func word(offset: UInt64, byteCount: UInt64, clusterBits: UInt64) -> UInt64 {
+    let sectors = (offset + byteCount - 1) / 512 - offset / 512
+    return L2Entry.compressed | sectors << (70 - clusterBits) | offset
+  }
+
   /// Bits of the position that must be 0: no file reaches there.
   static let reservedOffsetMask: UInt64 = 0x3f00_0000_0000_0000
   var reservedBits: UInt64 { offset & Self.reservedOffsetMask }

@@ -36,6 +36,9 @@ struct WindowReader {
     return Array(window[first..<first + count])
   }
 
+  /// Passes some bytes, which are few against 2^63.
+  mutating func skip(_ count: UInt64) { offset += count }
+
   /// Skips to the next multiple of `unit` bytes from the table's start.
   mutating func skipPadding(to unit: UInt64) throws(ImageError) {
     guard let rounded = consumedByteCount.roundedUp(toMultipleOf: unit), let next = start.adding(rounded) else {

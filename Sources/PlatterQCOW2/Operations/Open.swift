@@ -19,17 +19,15 @@ struct Opening {
     {
       cluster = try store.readPrefix(count: 1 << Int(bits))
     }
-    header = try Header(parsing: cluster.rawBytes)
+    header = try Header(parsing: cluster.rawBytes, isForCheck: context.isForCheck)
     try Self.checkFeatures(header, cluster)
     extensions = try HeaderExtensions(parsing: cluster.rawBytes, header)
     if header.isDataFileRaw && header.backingNameOffset != 0 && header.backingNameByteCount != 0 {
       throw .corrupt("an image with a raw data file cannot have a backing file as well")
     }
     let l1ByteCount = UInt64(header.l1EntryCount) * 8
-    guard header.l1Offset + l1ByteCount <= fileByteCount else {
-      throw .truncated(
-        "the L1 table (\(l1ByteCount) bytes at \(header.l1Offset.hex)) lies past the end of the file "
-          + "(\(fileByteCount.hex))")
+    guard context.isForCheck || header.l1Offset + l1ByteCount <= fileByteCount else {
+      throw .truncated(Self.outside(header, fileByteCount))
     }
     if context.isWritable, header.incompatibleFeatures.contains(.corrupt) {
       throw ImageError(
@@ -39,6 +37,12 @@ struct Opening {
     self.header = header
   }
 
+  /// A sentence about an L1 table that does not lie inside the file.
+  static func outside(_ header: Header, _ fileByteCount: UInt64) -> String {
+    "the L1 table (\(UInt64(header.l1EntryCount) * 8) bytes at \(header.l1Offset.hex)) lies past the end of the file "
+      + "(\(fileByteCount.hex))"
+  }
+
   /// Refuses incompatible features that nobody here knows, by the names that the image gives them.
   private static func checkFeatures(_ header: Header, _ cluster: [UInt8]) throws(ImageError) {
     let unknown = header.incompatibleFeatures.subtracting(.known)
@@ -46,7 +50,7 @@ struct Opening {
     // A feature may change what extensions look like: names are a courtesy, never a reason to fail otherwise.
     var names = FeatureNames(parsing: [])
     do throws(ImageError) { names = try HeaderExtensions(parsing: cluster.rawBytes, header).featureNames } catch {}
-    throw .unsupported("unsupported qcow2 feature(s): \(names.describe(unknown))")
+    throw .unsupported("Unsupported qcow2 feature(s): \(names.describe(unknown))")
   }
 
   private static func backing(_ header: Header, _ extensions: HeaderExtensions, _ cluster: [UInt8])

@@ -42,7 +42,7 @@ final class Preallocation: Sendable {
       clusters.dividedRoundingUp(by: geometry.countsPerBlock),
       UInt64(header.refcountTableClusterCount) * cluster / 8)
     for index in 0..<blocks {
-      let word = try store.readFully("refcount table", at: header.refcountTableOffset + index * 8, count: 8)
+      let word = try store.readFully("refcount table", at: header.refcountTableOffset &+ index * 8, count: 8)
       let block = (word.rawBytes.bigEndian(at: 0) ?? 0) & RefcountGeometry.offsetMask
       guard block != 0 else { continue }
       let first = index * geometry.countsPerBlock

@@ -51,9 +51,11 @@ final class Volume: Sendable {
     for store in stores { byteCounts.append(try store.byteCount()) }
     storeByteCounts = byteCounts
     preallocation = Preallocation(store, opening.header, fileByteCount: byteCounts[0])
-    snapshots = try opening.snapshots()
+    // A check reads both itself, as far as they go.
+    snapshots = context.isForCheck ? [] : try opening.snapshots()
     var warnings: [String] = []
-    bitmaps = try opening.bitmaps(isWritable: context.isWritable, warnings: &warnings)
+    bitmaps =
+      context.isForCheck ? [] : try opening.bitmaps(isWritable: context.isWritable, warnings: &warnings)
     for warning in warnings { context.warn(warning) }
     self.warnings = warnings
     encryption = try opening.encryption(context)

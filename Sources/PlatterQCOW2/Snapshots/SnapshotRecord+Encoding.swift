@@ -1,4 +1,5 @@
 import PlatterCore
+import SystemPackage
 
 extension SnapshotRecord {
   /// Extra data that a new entry has: size of the VM state, size of the disk, instruction count.
@@ -53,6 +54,8 @@ extension SnapshotRecord {
     bytes.append(contentsOf: repeatElement(0, count: encodedByteCount - bytes.count))
     return bytes
   }
+
+  var printableName: String { FilePath(String(decoding: name, as: UTF8.self)).printable }
 
   /// The number that an id starts with; 0 where it starts with none.
   var number: UInt64 {

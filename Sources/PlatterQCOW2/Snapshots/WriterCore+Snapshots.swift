@@ -78,10 +78,11 @@ extension WriterCore {
   }
 
   func writePadded(_ bytes: [UInt8], in row: Range<UInt64>) throws(ImageError) {
-    var bytes = bytes
-    let whole = Int((row.upperBound - row.lowerBound) * clusterByteCount)
-    bytes.append(contentsOf: repeatElement(0, count: whole - bytes.count))
-    try store.write(bytes.rawBytes, at: row.lowerBound * clusterByteCount)
+    let start = row.lowerBound * clusterByteCount
+    try store.write(bytes.rawBytes, at: start)
+    // Clusters are large and tables small: the rest takes no space.
+    let end = start + UInt64(bytes.count)
+    if end < row.upperBound * clusterByteCount { try store.punch(end..<row.upperBound * clusterByteCount) }
   }
 
   // MARK: Apply
@@ -91,7 +92,8 @@ extension WriterCore {
     let record = snapshots[try index(of: selector)]
     try checkSnapshotsPossible()
     guard bitmaps.isEmpty, liveBitmaps.isEmpty else {
-      throw .unsupported("a snapshot cannot be applied while the image has dirty bitmaps")
+      // They could not tell afterwards what has changed.
+      throw ImageError(.forbidden, "a snapshot cannot be applied while the image has dirty bitmaps")
     }
     let byteCount = record.diskByteCount ?? header.virtualByteCount
     guard byteCount <= UInt64(Int64.max) else {

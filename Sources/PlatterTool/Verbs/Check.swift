@@ -44,6 +44,7 @@ package enum CheckVerb: Verb {
   private static func check(_ source: ImageSource, _ call: Invocation) throws(Failure) -> (CheckReport, String) {
     var openOptions = try call.openOptions()
     openOptions.opensBacking = false
+    openOptions.isForCheck = true
     let image = try call.open(source, openOptions)
     guard let map = image.layers[0].map as? any CheckableMap else {
       throw Failure("This image format does not support checks", status: unsupportedStatus)

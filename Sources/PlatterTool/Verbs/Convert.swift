@@ -6,7 +6,8 @@ import SystemPackage
 /// `convert`: copies the guest content of disks into a new image.
 package enum ConvertVerb: Verb {
   package static let name = "convert"
-  package static let summary = "Copy one or several disks, one behind the other, into an image; - is standard output."
+  package static let summary =
+    "Copy one or several disks, one behind the other, into an image; - is standard input or output."
   package static let operands = "FILENAME [FILENAME2 ...] OUTPUT_FILENAME"
   package static let options =
     [
@@ -27,6 +28,7 @@ package enum ConvertVerb: Verb {
       OptionSpec("C", nil, "let the kernel copy where it can"),
       OptionSpec("r", nil, .required("BYTES"), "write no more bytes a second"),
       OptionSpec(nil, "salvage", "read errors become zeros"),
+      OptionSpec(nil, "source-size", .required("SIZE"), "bytes of a raw disk that comes through a pipe"),
       OptionSpec(nil, "bitmaps", "copy bitmaps too"),
       OptionSpec(nil, "skip-broken-bitmaps", "leave out inconsistent ones"),
       SharedOptions.sourceCache, SharedOptions.quiet, SharedOptions.progress, SharedOptions.progressForm,
@@ -41,14 +43,16 @@ package enum ConvertVerb: Verb {
     }
     let request = try ConvertRequest(call)
     let progress = ProgressDisplay(try call.progressForm(), toStandardError: request.isStream)
-    let sources = try request.openSources(call)
+    let source = try request.openSource(call)
     let target = try request.target(call)
-    let limiter = request.bytesPerSecond.map { RateLimiter(bytesPerSecond: $0) }
+    let convert = Convert(source, target: target, options: request.copyOptions)
+    try request.warnOfSkippedBitmaps(convert, call)
+    let limiter = request.limiter(source, target)
     progress.start()
-    // A copy that is stopped leaves no half-made file behind.
-    platter_catch_stop_signals()
+    // A copy that is stopped leaves no half-made file behind. A stream has nothing to clean up, and its reader may be slow.
+    if !request.isStream { platter_catch_stop_signals() }
     do throws(ImageError) {
-      try Convert(sources: sources, target: target, options: request.copyOptions).run { done, total in
+      try convert.run { done, total in
         progress.update(done, of: total)
         limiter?.wait(done)
         return platter_stop_signal() == 0
@@ -72,13 +76,13 @@ private struct ConvertRequest {
   let sourceArguments: [Argument]
   let targetArgument: Argument
   let copyOptions: Convert.Options
-  let bytesPerSecond: UInt64?
+  private let bytesPerSecond: UInt64?
   private let format: any CreatableFormat.Type
   private let formatOptions: [String: String]
   private let isExisting: Bool
   private let isTargetZero: Bool
 
-  var isStream: Bool { targetArgument.text == "-" }
+  let isStream: Bool
 
   init(_ call: Invocation) throws(Failure) {
     let options = call.options
@@ -87,6 +91,7 @@ private struct ConvertRequest {
     }
     sourceArguments = Array(options.operands.dropLast())
     targetArgument = target
+    isStream = ConvertStreams.isOutput(target)
     isExisting = options.has("n")
     isTargetZero = options.has("target-is-zero")
     bytesPerSecond = try options.value("r").map { text throws(Failure) in
@@ -100,6 +105,8 @@ private struct ConvertRequest {
     copy.isDirect = cache.isDirect
     copy.isCompressed = options.has("c")
     copy.isOrdered = !options.has("W")
+    copy.copiesBitmaps = options.has("bitmaps")
+    copy.skipsInconsistentBitmaps = options.has("skip-broken-bitmaps")
     format = try TargetFormat.named(options.value("O") ?? "raw", file: nil)
     try Self.checkTarget(options, format)
     formatOptions = try Self.formatOptions(options, format)
@@ -159,44 +166,61 @@ private struct ConvertRequest {
     }
     if options.has("C"), options.has("S") { throw Failure("Cannot enable copy offloading when -S is used") }
     if options.has("C"), options.has("salvage") { throw Failure("Cannot use copy offloading in salvaging mode") }
+    if options.has("c"), ["raw", "luks"].contains(format.name) {
+      throw Failure("Compression not supported for this file format")
+    }
     if format.name == "raw" {
-      if options.has("c") { throw Failure("Compression not supported for this file format") }
       if options.has("B") { throw Failure("Backing file not supported for file format 'raw'") }
       if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }
     }
     if options.has("n"), options.has("o") { throw Failure("-o has no effect when skipping image creation") }
-    if options.has("bitmaps") {
-      throw format.name == "raw"
-        ? Failure("Format driver 'raw' does not support bitmaps")
-        : Failure("not supported yet by platter: convert --bitmaps")
+    if options.has("skip-broken-bitmaps"), !options.has("bitmaps") {
+      throw Failure("Use of --skip-broken-bitmaps requires --bitmaps")
     }
-    if options.has("n"), options.has("c") { throw Failure("not supported yet by platter: convert -n -c") }
-    if options.has("salvage") { throw Failure("not supported yet by platter: convert --salvage") }
   }
 
-  func openSources(_ call: Invocation) throws(Failure) -> [DiskImage] {
+  func openSource(_ call: Invocation) throws(Failure) -> ConvertSource {
+    if let pipe = try ConvertStreams.input(sourceArguments, call, isCancelled: { platter_stop_signal() != 0 }) {
+      return .pipe(pipe)
+    }
     var openOptions = try call.openOptions(formatKey: "f")
     openOptions.snapshot = try call.options.value("l").map(SnapshotParameter.name)
     if openOptions.snapshot != nil, sourceArguments.count > 1 {
       throw Failure("No support for concatenating multiple snapshot")
     }
     var sources: [DiskImage] = []
-    for argument in sourceArguments { sources.append(try call.open(try call.source(argument), openOptions)) }
-    return sources
+    for argument in sourceArguments {
+      let disk = try call.open(try call.source(ConvertStreams.file(argument)), openOptions)
+      sources.append(call.options.has("salvage") ? disk.salvaging(call.salvage()) : disk)
+    }
+    return .disks(sources)
+  }
+
+  /// Holds the copy back where `-r` asks for it.
+  func limiter(_ source: ConvertSource, _ target: ConvertTarget) -> RateLimiter? {
+    guard let bytesPerSecond else { return nil }
+    var free: UInt64 = 0
+    // The first pass over the sources writes nothing.
+    if case .imageStream = target { for disk in source.images { free += disk.byteCount } }
+    return RateLimiter(bytesPerSecond: bytesPerSecond, free: free)
   }
 
   func target(_ call: Invocation) throws(Failure) -> ConvertTarget {
     var open = try call.openOptions(formatKey: "O")
     open.node = [:]
     if isStream {
-      guard format.name != "raw" else { return .stream(1) }
-      var create = Create("standard output", format: format, byteCount: nil, options: formatOptions)
+      let stream = try ConvertStreams.output(targetArgument)
+      guard format.name != "raw" else { return .stream(stream) }
+      var create = Create(FilePath(stream.name), format: format, byteCount: nil, options: formatOptions)
       create.backingOptions = open
-      return .imageStream(create, 1)
+      return .imageStream(create, stream)
     }
     let source = try ImageSource(targetArgument, isOptionList: call.options.has("target-image-opts"))
     guard let path = source.path else { throw Failure("the target '\(source.written)' names no file") }
-    if format.name == "raw" { return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path) }
+    // A list of options says itself what the target is.
+    if format.name == "raw", source.driver ?? "raw" == "raw" {
+      return isExisting ? .existing(path, isZero: isTargetZero) : .newFile(path)
+    }
     if isExisting {
       open.isWritable = true
       return .image(try call.open(source, open), isZero: isTargetZero)
@@ -204,6 +228,21 @@ private struct ConvertRequest {
     var create = Create(path, format: format, byteCount: nil, options: formatOptions)
     create.backingOptions = open
     return .newImage(create)
+  }
+
+  /// Checks the bitmaps of the source, before the target is touched, and names those that are left out.
+  func warnOfSkippedBitmaps(_ convert: Convert, _ call: Invocation) throws(Failure) {
+    do throws(ImageError) {
+      for bitmap in try convert.selectBitmaps().skipped {
+        call.messages.warn("Skipping inconsistent bitmap '\(bitmap.name)'")
+      }
+    } catch {
+      let isInconsistent = error.message.hasPrefix("Cannot copy inconsistent")
+      throw Failure(
+        error.description,
+        hint: isInconsistent
+          ? "Try --skip-broken-bitmaps, or use '\(call.program.rawValue) bitmap --remove' to delete it" : nil)
+    }
   }
 
   /// Words for a failed copy.
