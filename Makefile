@@ -88,4 +88,4 @@ oracles:
 	@bash Scripts/install-readers $(ORACLE_FOLDER)
 
 clean: ## remove everything that was built
-	rm -rf .build .build-bare .build-fuzz .build-boot .build-tools $(ORACLE_FOLDER) dist
+	rm -rf .build .build-bare .build-fuzz .build-prove .build-boot .build-tools $(ORACLE_FOLDER) dist
