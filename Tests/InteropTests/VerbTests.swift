@@ -130,6 +130,11 @@ struct VerbTests {
     try twins.expectSame("resize --preallocation=full disk +1M")
     try twins.expectEqual("disk")
     try twins.expectSame("resize -f raw --preallocation=falloc volume +1M")
+    for mode in ["off", "metadata", "falloc", "full"] {
+      try twins.expectSame("resize --preallocation=\(mode) disk +1M")
+      try twins.expectEqual("disk")
+    }
+    try twins.expectSame("resize -f raw --preallocation=full volume +1M")
     try twins.expectSame("resize -f raw --shrink volume 1000")
     try twins.expectEqual("volume", format: "raw")
   }

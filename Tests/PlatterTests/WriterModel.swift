@@ -4,12 +4,7 @@ import PlatterQCOW2
 import PlatterRaw
 import SystemPackage
 import TestSupport
-
-/// Something that the writer did that it should not have.
-struct WriterFault: Error, CustomStringConvertible {
-  var description: String
-  init(_ description: String) { self.description = description }
-}
+import WriterProof
 
 /// A written image beside an array of bytes that says what it must read as.
 struct WriterModel {
@@ -29,13 +24,13 @@ struct WriterModel {
   private(set) var history: [String] = []
 
   init(
-    _ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, recordsChanges: Bool = false,
+    _ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, journal: ChangeJournal? = nil,
     front: (PagedStore) -> any ByteStore = { $0 }
   ) throws {
     self.subject = subject
     self.built = built
     self.dataFile = dataFile
-    store = PagedStore(built.image, name: "top.qcow2", recordsChanges: recordsChanges)
+    store = PagedStore(built.image, name: "top.qcow2", journal: journal)
     self.front = front(store)
     bytes = built.guest
     disk = try Self.open(self.front, built, subject, dataFile, isWritable: true)

@@ -28,6 +28,7 @@ package final class StreamDecoder {
   package func decode(
     input: (inout MutableRawSpan) throws(ImageError) -> Int, output: (RawSpan) throws(ImageError) -> Void
   ) throws(ImageError) {
+    try codec.requireSupport()
     var given: UInt64 = 0
     func give(_ bytes: RawSpan) throws(ImageError) {
       given += UInt64(bytes.byteCount)

@@ -35,6 +35,7 @@ package import PlatterCore
     -> Int
   {
     guard output.byteCount > 0 else { return 0 }
+    try codec.requireSupport()
     switch codec {
     case .deflate: return try decodeDeflate(packed, into: &output, hasZlibHeader: false)
     case .zlib: return try decodeDeflate(packed, into: &output, hasZlibHeader: true)

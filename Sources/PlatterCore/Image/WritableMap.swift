@@ -57,6 +57,9 @@ package protocol WritableMap: ImageMap {
   /// Publishes and clears marks that say "in use". The map is not written afterwards.
   func close(_ barrier: Barrier) throws(ImageError)
 
+  /// Throws what `resize` would throw for the size alone; changes nothing.
+  func checkResize(to byteCount: UInt64) throws(ImageError)
+
   /// Changes the disk's size. The engine holds off all other requests, and clears what new space would show.
   func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError)
 
@@ -67,6 +70,7 @@ package protocol WritableMap: ImageMap {
 extension WritableMap {
   package var packedCodec: PackedCodec? { nil }
   package var growsWithZeros: Bool { true }
+  package func checkResize(to byteCount: UInt64) throws(ImageError) {}
 }
 
 /// Space for guest bytes that are about to be written.

@@ -3,8 +3,8 @@ import PlatterCore
 // Bitmaps while an image is written. Before the first change every bitmap is marked "in use" on disk: from then on its
 // bits may be anything there, since nobody trusts them. Closing writes
 //
-//   bits, tables, a new directory; autoclear bit off -- barrier -- header cluster with the extension -- barrier --
-//   autoclear bit on; old places given up
+//   bits, tables, a new directory; autoclear bit off -- barrier -- the header extension that names it, in its own steps
+//   -- barrier -- autoclear bit on; old places given up
 
 extension WriterCore {
   /// Pages of new bits that all bitmaps together hold in memory; beyond that they go to their clusters.
@@ -96,9 +96,9 @@ extension WriterCore {
     overlaps.remove(.bitmapDirectory)
     let item = liveBitmaps.isEmpty ? [] : try writeDirectory(bytes)
     try publish(barrier)
-    // The list of extensions may reach over several sectors. While the bit is clear nobody looks at the bitmaps' item.
+    // While the bit is clear nobody looks at what the extension says.
     try setBitmapsBit(false)
-    try rewriteHeader(header, extensions.replacing(HeaderExtensions.Kind.bitmaps, with: item), barrier)
+    try switchBitmapsItem(to: item, barrier)
     if !liveBitmaps.isEmpty { try setBitmapsBit(true) }
     if let old { dropClusters(at: old.directoryOffset, byteCount: old.directoryByteCount) }
     for cluster in bitmapGarbage { refcounts.drop(cluster) }
