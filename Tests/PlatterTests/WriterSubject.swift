@@ -81,7 +81,6 @@ let randomPool: [UInt8] = {
 }()
 
 extension [UInt8] {
-  mutating func put(_ bytes: [UInt8], at offset: Int) { withMutableRawBytes { $0.copy(bytes.rawBytes, to: offset) } }
   mutating func clear(_ range: Range<Int>) { withMutableRawBytes { $0.zero(range) } }
   func part(_ range: Range<Int>) -> [UInt8] { rawBytes.extracting(range).array() }
 }
