@@ -44,10 +44,11 @@ check: lint libraries oracles ## what CI runs: lint, release build, the build wi
 	bash Scripts/run-tests $(TEST)
 
 lint: ## check the formatting of all Swift code
-	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz
+	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz Benchmarks
 
 bench: build ## compare speed and memory with qemu-img: make bench JOBS="info map" OPTIONS=--quick
-	python3 Benchmarks/bench --program $(PROGRAM) $(OPTIONS) $(JOBS)
+	PLATTER_TOOLS=1 swift build -c release --product pack-units --scratch-path .build-tools
+	python3 Benchmarks/bench --program $(PROGRAM) --packer .build-tools/release/pack-units $(OPTIONS) $(JOBS)
 
 bare: libraries ## build without the package traits, as users of the library may
 	bash Scripts/build-bare
@@ -83,4 +84,4 @@ oracles:
 	@bash Scripts/install-readers $(ORACLE_FOLDER)
 
 clean: ## remove everything that was built
-	rm -rf .build .build-bare .build-fuzz .build-boot $(ORACLE_FOLDER) dist
+	rm -rf .build .build-bare .build-fuzz .build-boot .build-tools $(ORACLE_FOLDER) dist

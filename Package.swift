@@ -54,7 +54,7 @@ let package = Package(
     library("CDeflate", "libdeflate", apt: "libdeflate-dev", brew: "libdeflate"),  // qcow2, VMDK, DMG: deflate
     library("CZlib", "zlib", apt: "zlib1g-dev", brew: "zlib"),  // deflate in pieces, and with a 4 KiB window
     library("CZstd", "libzstd", apt: "libzstd-dev", brew: "zstd"),  // qcow2 compression type 1
-    library("CBzip2", nil, apt: "libbz2-dev", brew: "bzip2"),  // DMG
+    library("CBzip2", nil, apt: "libbz2-dev", brew: "bzip2"),  // DMG: packing; unpacking is ours
     library("CLZMA", "liblzma", apt: "liblzma-dev", brew: "xz"),  // DMG
     library("CCrypto", "libcrypto", apt: "libssl-dev", brew: "openssl@3"),  // LUKS, qcow2, DMG: ciphers and hashes
 
@@ -90,6 +90,11 @@ let package = Package(
     .target(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
+    // The writer of qcow2 against models, power cuts and faults: for tests, and in large numbers for `make prove`.
+    .target(
+      name: "WriterProof",
+      dependencies: ["Platter", "PlatterCore", "PlatterCodecs", "PlatterQCOW2", "TestSupport", system],
+      path: "Tests/WriterProof", swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests(
       "CorpusTests",
@@ -103,14 +108,16 @@ let package = Package(
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests(
       "PlatterTests",
-      ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "TestSupport", "CZlib"]),
+      [
+        "Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", "WriterProof", system,
+      ]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "TestSupport", "CZlib", "CBzip2", "CLZMA"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterVMDKTests", ["PlatterVMDK", "Platter", "PlatterCore", "TestSupport", system]),
     tests("PlatterCryptoTests", ["PlatterCrypto", "PlatterCore", "CCrypto", "TestSupport"]),
-    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "PlatterCore", "TestSupport", system]),
+    tests("PlatterLUKSTests", ["PlatterLUKS", "PlatterCrypto", "Platter", "PlatterCore", "TestSupport", system]),
   ],
   swiftLanguageModes: [.v6]
 )
@@ -133,4 +140,20 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
     fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]
+}
+
+// A helper of the benchmarks: PLATTER_TOOLS=1 swift build -c release --product pack-units --scratch-path .build-tools
+if Context.environment["PLATTER_TOOLS"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "pack-units", dependencies: ["PlatterCodecs", "PlatterCore"], path: "Benchmarks/pack-units",
+      swiftSettings: strict))
+}
+
+// The proofs in large numbers, in an optimised program of their own: make prove
+if Context.environment["PLATTER_PROVE"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "prove", dependencies: ["WriterProof", "TestSupport", "Platter", "PlatterCore"], path: "Tests/Prove",
+      swiftSettings: strict))
 }

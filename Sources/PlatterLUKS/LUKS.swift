@@ -8,7 +8,11 @@ import PlatterCrypto
 ///     payload offset   the guest's disk, every 512-byte sector encrypted by its number from here
 ///
 /// Invariants: the payload lies inside the file; the disk is what follows the payload offset, in whole sectors, as the
-/// file's length was at opening. There is one run of data: a hole of the file decrypts to noise, not to zeros.
+/// file's length was at opening or at the last resizing. There is one run of data: a hole of the file decrypts to noise,
+/// not to zeros, and so does what was never written.
+///
+/// Writing: every sector has its place, so guest bytes change where they are. Key slots change in the order that
+/// `LUKSHeader+Slots.swift` states; a new volume's header is written last, so before that there is no volume.
 package enum LUKS: ImageFormat {
   package static let name = "luks"
 

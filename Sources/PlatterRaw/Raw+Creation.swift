@@ -34,14 +34,7 @@ extension Raw: CreatableFormat {
       switch preallocation {
       case .off: return
       case .falloc: try store.allocate(0..<byteCount)
-      case .full:
-        let zeros = [UInt8](repeating: 0, count: 1 << 20)
-        var offset: UInt64 = 0
-        while offset < byteCount {
-          let count = Int(min(UInt64(zeros.count), byteCount - offset))
-          try store.write(zeros.rawBytes.extracting(0..<count), at: offset)
-          offset += UInt64(count)
-        }
+      case .full: try store.writeZeros(0..<byteCount)
       }
     }
   }

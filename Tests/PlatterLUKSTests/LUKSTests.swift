@@ -88,7 +88,7 @@ struct LUKSTests {
       let error = #expect(throws: ImageError.self) {
         try LUKS.open(MemoryStore(file, name: "disk.luks"), context(passphrase))
       }
-      #expect(error?.description == "disk.luks: invalid passphrase: it unlocks no key slot")
+      #expect(error?.description == "disk.luks: Invalid password, cannot unlock any keyslot")
     }
   }
 

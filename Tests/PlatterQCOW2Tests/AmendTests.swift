@@ -7,7 +7,7 @@ private func amended(_ image: QCOW2Builder, _ options: [String: String]) throws 
   let store = MemoryStore(image.build().bytes)
   let map = try #require(try writer(store) as? any AmendableMap)
   try map.prepareToWrite(noBarrier)
-  try map.amend(options, noBarrier)
+  try map.amend(AmendRequest(options), noBarrier)
   try map.close(noBarrier)
   return store
 }

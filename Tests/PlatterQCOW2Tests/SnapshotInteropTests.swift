@@ -121,7 +121,7 @@ struct SnapshotInteropTests {
     for options in [
       ["refcount_bits": "64"], ["refcount_bits": "2"], ["refcount_bits": "16", "compat": "0.10"], ["compat": "1.1"],
     ] {
-      try change { try $0.amend(options, noBarrier) }
+      try change { try $0.amend(AmendRequest(options), noBarrier) }
       try check()
       #expect(try isFilled(1, at: 0))
       #expect(try isFilled(0, at: 65536))

@@ -2,7 +2,7 @@
   import CLZMA
   import PlatterCore
 
-  /// liblzma's decoder of .xz containers.
+  /// liblzma's decoder of .xz containers: for what `XZUnit` does not take, and for units in pieces.
   @safe final class XZStream: PieceDecoder {
     static var name: String { "xz" }
 

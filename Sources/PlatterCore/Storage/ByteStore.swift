@@ -68,6 +68,17 @@ extension ByteStore {
     StoreSegment(isHole: false, byteCount: min(limit, try byteCount() - offset))
   }
 
+  /// Writes zeros as bytes, so that their space is really there; grows the store where needed.
+  package func writeZeros(_ range: Range<UInt64>) throws(ImageError) {
+    let zeros = [UInt8](repeating: 0, count: 1 << 20)
+    var offset = range.lowerBound
+    while offset < range.upperBound {
+      let count = Int(min(UInt64(zeros.count), range.upperBound - offset))
+      try write(zeros.rawBytes.extracting(0..<count), at: offset)
+      offset += UInt64(count)
+    }
+  }
+
   /// Fills all of `buffer`. `what` names the structure in the error where the store ends first:
   /// "L1 table (0x1000 bytes at 0x30000) lies past the end of the file (0x20000)".
   package func readFully(_ what: @autoclosure () -> String, into buffer: inout MutableRawSpan, at offset: UInt64)

@@ -14,8 +14,7 @@ package final class DecryptingDMGStore: ByteStore {
   private static let batchByteCount = 1 << 18
 
   init(_ base: any ByteStore, _ header: EncryptedDMGHeader, _ keys: EncryptedDMGHeader.Keys) throws(ImageError) {
-    let reference = try LibCrypto.cipher(
-      LibCrypto.Name("AES-\(header.keyBits)-CBC"), called: "aes-\(header.keyBits)")
+    let reference = try LibCrypto.cipher("AES-\(header.keyBits)-CBC", called: "aes-\(header.keyBits)")
     self.base = base
     self.header = header
     cipher = try CipherContextPool(

@@ -5,7 +5,7 @@ extension LUKSHeader {
   package typealias MaterialReader = (_ offset: UInt64, _ count: Int) throws(ImageError) -> [UInt8]
 
   /// The sentence for a passphrase that fits no slot; scripts may look for it. A damaged header says the same.
-  package static let wrongPassphraseMessage = "invalid passphrase: it unlocks no key slot"
+  package static let wrongPassphraseMessage = "Invalid password, cannot unlock any keyslot"  // QEMU's words
 
   /// Most work that one unlocking may cost, in iterations times blocks of key: a header may ask for 2^30 of them in
   /// each of eight slots, to keep whoever opens it busy for hours.

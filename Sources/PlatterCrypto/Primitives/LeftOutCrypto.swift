@@ -6,13 +6,11 @@
   enum LibCrypto {
     static let isLeftOut = ImageError(.unsupported, "built without encryption (the package trait Encryption)")
 
-    struct Name {
-      init(_ text: String, isLegacy: Bool = false) {}
-    }
-
     static func failure(_ what: String) -> ImageError { isLeftOut }
 
-    static func cipher(_ name: Name?, called title: String) throws(ImageError) -> CipherReference { throw isLeftOut }
+    static func cipher(_ name: String) -> CipherReference? { nil }
+
+    static func cipher(_ name: String, called title: String) throws(ImageError) -> CipherReference { throw isLeftOut }
 
     static func stretch(
       _ passphrase: RawSpan, _ salt: RawSpan, _ rounds: Int32, _ hash: HashAlgorithm, into key: inout MutableRawSpan
@@ -72,5 +70,11 @@
     func run(_ bytes: inout MutableRawSpan, vectors: [UInt8], unitByteCount: Int) throws(ImageError) {
       throw LibCrypto.isLeftOut
     }
+  }
+
+  struct CAST5: BlockTransform {
+    init(key: RawSpan, isEncrypting: Bool) throws(ImageError) { throw LibCrypto.isLeftOut }
+
+    func run(_ blocks: inout MutableRawSpan) {}
   }
 #endif

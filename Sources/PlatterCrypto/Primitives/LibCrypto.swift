@@ -4,30 +4,23 @@
 
   /// The door to libcrypto: fetching algorithms by name. Everything fetched lives as long as the process.
   enum LibCrypto {
-    /// What libcrypto calls an algorithm, and whether the provider of old ciphers has it.
-    struct Name {
-      var text: String
-      var isLegacy = false
-
-      init(_ text: String, isLegacy: Bool = false) {
-        self.text = text
-        self.isLegacy = isLegacy
-      }
+    /// A cipher by libcrypto's name, or nil where this libcrypto has none.
+    static func cipher(_ name: String) -> CipherReference? {
+      let cipher = unsafe EVP_CIPHER_fetch(nil, name, nil)
+      // A failed fetch leaves a reason in a queue of the thread's, which nobody will read.
+      guard let cipher = unsafe cipher else { ERR_clear_error(); return nil }
+      return unsafe CipherReference(pointer: cipher)
     }
 
-    /// A cipher.
+    /// The same for a cipher that there must be.
     ///
     /// - Parameter title: what users call it.
-    /// - Throws: `.unsupported` where this libcrypto has none of that name, or where there is no name.
-    static func cipher(_ name: Name?, called title: String) throws(ImageError) -> CipherReference {
-      let library = name?.isLegacy == true ? legacy : nil
-      if let name, !name.isLegacy || library != nil {
-        let cipher = unsafe EVP_CIPHER_fetch(library?.pointer, name.text, nil)
-        if let cipher = unsafe cipher { return unsafe CipherReference(pointer: cipher) }
-        // A failed fetch leaves a reason in a queue of the thread's, which nobody will read.
-        ERR_clear_error()
+    /// - Throws: `.unsupported`.
+    static func cipher(_ name: String, called title: String) throws(ImageError) -> CipherReference {
+      guard let cipher = cipher(name) else {
+        throw .unsupported("cipher \(title) is not offered by the cryptographic library")
       }
-      throw .unsupported("cipher \(title) is not offered by the cryptographic library")
+      return cipher
     }
 
     /// PBKDF2. The counts of all bytes must fit into 31 bits.
@@ -53,19 +46,6 @@
     /// Overwrites memory with zeros, in a way that the compiler does not leave out.
     static func wipe(_ base: UnsafeMutableRawPointer, _ byteCount: Int) { unsafe OPENSSL_cleanse(base, byteCount) }
 
-    /// A library context that has the old ciphers, apart from the default one, so that loading them changes nothing for
-    /// others in the process. Nil where the provider is not installed.
-    private static let legacy: LibraryReference? = {
-      guard let context = unsafe OSSL_LIB_CTX_new() else { return nil }
-      guard unsafe OSSL_PROVIDER_load(context, "legacy") != nil, unsafe OSSL_PROVIDER_load(context, "default") != nil
-      else {
-        unsafe OSSL_LIB_CTX_free(context)
-        ERR_clear_error()
-        return nil
-      }
-      return unsafe LibraryReference(pointer: context)
-    }()
-
     /// A failure inside libcrypto that no input explains.
     static func failure(_ what: String) -> ImageError {
       ERR_clear_error()
@@ -75,10 +55,6 @@
 
   /// An EVP_CIPHER, immutable and shared by all threads.
   @safe struct CipherReference: @unchecked Sendable {
-    let pointer: OpaquePointer
-  }
-
-  @safe private struct LibraryReference: @unchecked Sendable {
     let pointer: OpaquePointer
   }
 

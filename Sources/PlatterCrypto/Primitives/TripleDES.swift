@@ -10,7 +10,7 @@ enum TripleDES {
   /// - Throws: `.unsupported` where libcrypto does not offer the cipher.
   static func decrypt(_ bytes: RawSpan, key: SecretBytes, iv: [UInt8]) throws(ImageError) -> SecretBytes {
     precondition(bytes.byteCount % blockByteCount == 0 && iv.count == blockByteCount)
-    let cipher = try LibCrypto.cipher(LibCrypto.Name("DES-EDE3-CBC"), called: "3des")
+    let cipher = try LibCrypto.cipher("DES-EDE3-CBC", called: "3des")
     let pool = try CipherContextPool(cipher, name: "3des", key: key.bytes, isEncrypting: false)
     return try SecretBytes(count: bytes.byteCount) { plain throws(ImageError) in
       plain.copy(bytes)

@@ -11,16 +11,6 @@ extension SectorCipherSuite {
   {
     try KeyedSectorCipher(self, key: key.bytes, numbering: numbering)
   }
-
-  /// libcrypto's name of cipher and mode; nil where it has none.
-  fileprivate var fetchName: LibCrypto.Name? {
-    switch (cipher.family, mode) {
-    case (.aes, .xts): cipher.keyBits == 192 ? nil : LibCrypto.Name("AES-\(cipher.keyBits)-XTS")
-    case (.aes, _): LibCrypto.Name("AES-\(cipher.keyBits)-\(mode.rawValue.uppercased())")
-    case (.cast5, .ecb), (.cast5, .cbc): LibCrypto.Name("CAST5-\(mode.rawValue.uppercased())", isLegacy: true)
-    default: nil
-    }
-  }
 }
 
 /// Encrypts and decrypts 512-byte sectors. Every thread may use it at once.
@@ -32,11 +22,9 @@ package final class KeyedSectorCipher: SectorCipher {
 
   package let suite: SectorCipherSuite
   package let numbering: SectorNumbering
-  private let decryption: CipherContextPool
-  /// Or the reason why there is none: libcrypto refuses to encrypt under an XTS key of two equal halves.
-  private let encryption: Result<CipherContextPool, ImageError>
+  private let engine: any SectorEngine
   /// Encrypts numbers to vectors.
-  private let essiv: CipherContextPool?
+  private let essiv: (any BlockTransform)?
 
   package var sectorByteCount: Int { Self.sectorByteCount }
 
@@ -46,16 +34,9 @@ package final class KeyedSectorCipher: SectorCipher {
         "cipher \(suite.cipher.name) in mode \(suite.mode.rawValue) needs a key of \(suite.keyByteCount) bytes, "
           + "not \(key.byteCount)")
     }
-    let name = "\(suite.cipher.name) in mode \(suite.mode.rawValue)"
-    let cipher = try LibCrypto.cipher(suite.fetchName, called: name)
     self.suite = suite
     self.numbering = numbering
-    decryption = try CipherContextPool(cipher, name: name, key: key, isEncrypting: false)
-    do {
-      encryption = .success(try CipherContextPool(cipher, name: name, key: key, isEncrypting: true))
-    } catch {
-      encryption = .failure(error)
-    }
+    engine = try suite.makeEngine(key: key)
     if let hash = suite.generator.hash, suite.mode != .ecb {
       essiv = try Self.makeESSIV(suite.cipher, hash, key: key)
     } else {
@@ -65,30 +46,27 @@ package final class KeyedSectorCipher: SectorCipher {
 
   /// The cipher of vectors: its key is as long as the hash value, whatever the data's key has.
   private static func makeESSIV(_ cipher: BlockCipher, _ hash: HashAlgorithm, key: RawSpan) throws(ImageError)
-    -> CipherContextPool
+    -> any BlockTransform
   {
     guard let vectorCipher = BlockCipher(cipher.family, keyBits: hash.byteCount * 8) else {
       throw .unsupported("IV generator essiv:\(hash.name) gives no key for cipher \(cipher.family.rawValue)")
     }
-    let suite = SectorCipherSuite(vectorCipher, .ecb, .plain64)
-    let reference = try LibCrypto.cipher(suite.fetchName, called: vectorCipher.name)
     var digest = try Digest(hash)
     digest.update(key)
     let hashed = try SecretBytes(count: hash.byteCount) { digest.finish(into: &$0) }
-    return try CipherContextPool(reference, name: vectorCipher.name, key: hashed.bytes, isEncrypting: true)
+    return try vectorCipher.makeTransform(key: hashed.bytes, isEncrypting: true)
   }
 
   package func decrypt(_ bytes: inout MutableRawSpan, guestOffset: UInt64, hostOffset: UInt64) throws(ImageError) {
-    try run(&bytes, decryption, isEncrypting: false, guestOffset, hostOffset)
+    try run(&bytes, isEncrypting: false, guestOffset, hostOffset)
   }
 
   package func encrypt(_ bytes: inout MutableRawSpan, guestOffset: UInt64, hostOffset: UInt64) throws(ImageError) {
-    try run(&bytes, try encryption.get(), isEncrypting: true, guestOffset, hostOffset)
+    try run(&bytes, isEncrypting: true, guestOffset, hostOffset)
   }
 
   private func run(
-    _ bytes: inout MutableRawSpan, _ pool: CipherContextPool, isEncrypting: Bool, _ guestOffset: UInt64,
-    _ hostOffset: UInt64
+    _ bytes: inout MutableRawSpan, isEncrypting: Bool, _ guestOffset: UInt64, _ hostOffset: UInt64
   ) throws(ImageError) {
     precondition(bytes.byteCount % Self.sectorByteCount == 0)
     let place =
@@ -107,7 +85,7 @@ package final class KeyedSectorCipher: SectorCipher {
       let vectors = try makeVectors(first: first &+ UInt64(done), count: batch)
       let range = done * Self.sectorByteCount..<(done + batch) * Self.sectorByteCount
       try bytes.withPart(range) { part throws(ImageError) in
-        try run(&part, pool, vectors, isEncrypting: isEncrypting)
+        try engine.run(&part, vectors: vectors, isEncrypting: isEncrypting)
       }
       done += batch
     }
@@ -126,46 +104,9 @@ package final class KeyedSectorCipher: SectorCipher {
     }
     if let essiv {
       try vectors.withMutableRawBytes { vectors throws(ImageError) in
-        try essiv.run(&vectors, vectors: [], unitByteCount: count * blockByteCount)
+        try essiv.run(&vectors)
       }
     }
     return vectors
-  }
-
-  private func run(_ bytes: inout MutableRawSpan, _ pool: CipherContextPool, _ vectors: [UInt8], isEncrypting: Bool)
-    throws(ImageError)
-  {
-    switch suite.mode {
-    case .ecb: try pool.run(&bytes, vectors: [], unitByteCount: bytes.byteCount)
-    case .cbc where !isEncrypting: try decryptChained(&bytes, pool, vectors)
-    case .cbc, .xts, .ctr: try pool.run(&bytes, vectors: vectors, unitByteCount: Self.sectorByteCount)
-    }
-  }
-
-  /// CBC decryption of a batch as if it were one chain, which libcrypto does faster than one sector after another; then
-  /// the first block of each sector is put right: it was combined with the block before it, not with its vector.
-  private func decryptChained(_ bytes: inout MutableRawSpan, _ pool: CipherContextPool, _ vectors: [UInt8])
-    throws(ImageError)
-  {
-    let blockByteCount = suite.cipher.blockByteCount
-    var corrections = vectors
-    corrections.withMutableRawBytes { corrections in
-      var start = Self.sectorByteCount
-      while start < bytes.byteCount {
-        let before = bytes.bytes.extracting(start - blockByteCount..<start)
-        let correction = start / Self.sectorByteCount * blockByteCount
-        corrections.withPart(correction..<correction + blockByteCount) { $0.exclusiveOr(before) }
-        start += Self.sectorByteCount
-      }
-    }
-    try pool.run(&bytes, vectors: Array(vectors.prefix(blockByteCount)), unitByteCount: bytes.byteCount)
-    var start = Self.sectorByteCount
-    while start < bytes.byteCount {
-      let correction = start / Self.sectorByteCount * blockByteCount
-      bytes.withPart(start..<start + blockByteCount) { first in
-        first.exclusiveOr(corrections.rawBytes.extracting(correction..<correction + blockByteCount))
-      }
-      start += Self.sectorByteCount
-    }
   }
 }

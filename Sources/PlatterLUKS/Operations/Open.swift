@@ -14,15 +14,12 @@ extension LUKS {
   }
 
   /// Asks for the passphrase and finds the key.
-  static func makeCipher(_ header: LUKSHeader, _ store: any ByteStore, _ context: OpenContext) throws(ImageError)
-    -> any SectorCipher
+  static func unlock(_ header: LUKSHeader, _ store: any ByteStore, _ context: OpenContext) throws(ImageError)
+    -> LUKSVolume
   {
     guard let passphrase = try context.passphrase?() else {
       throw .invalidArgument("the image is encrypted; a secret is needed: key-secret")
     }
-    let key = try header.unlock(passphrase: passphrase) { (offset, count) throws(ImageError) in
-      try store.readFully("LUKS key material", at: offset, count: count)
-    }
-    return try header.suite.makeCipher(key: key, numbering: .host(base: header.payloadOffset))
+    return try LUKSVolume(unlocking: header, in: store, passphrase: passphrase)
   }
 }

@@ -1,4 +1,5 @@
 import PlatterCore
+import PlatterCrypto
 
 /// What `amend` is asked for: the options, checked one by one and against the image.
 struct Amendment {
@@ -8,14 +9,18 @@ struct Amendment {
   var refcountOrder: UInt32?
   var dataFileName: [UInt8]?
   var dropsRawDataFile = false
+  var keySlots: KeySlotChange?
 
-  init(_ options: [String: String], _ core: WriterCore) throws(ImageError) {
+  init(_ wanted: AmendRequest, _ core: WriterCore) throws(ImageError) {
+    let options = wanted.options
     let request = CreationRequest(byteCount: core.header.virtualByteCount, options: options)
-    try request.checkNames(QCOW2.creationOptions)
-    let amendable = ["compat", "lazy_refcounts", "refcount_bits", "data_file", "data_file_raw"]
+    try request.checkNames(QCOW2.creationOptions + QCOW2.amendOptions)
+    let others = ["backing_file", "backing_fmt", "size"]
+    let amendable = Set(QCOW2.amendOptions.map(\.name)).subtracting(others)
     for name in options.keys.sorted() where !amendable.contains(name) {
       throw .unsupported("option \"\(name)\" of an existing image cannot be changed")
     }
+    try readKeySlots(wanted, core)
     switch request.text("compat") {
     case nil: break
     case "1.1", "v3": version = 3
@@ -31,6 +36,14 @@ struct Amendment {
     }
     try readDataFile(request, core)
     try check(core)
+  }
+
+  private mutating func readKeySlots(_ wanted: AmendRequest, _ core: WriterCore) throws(ImageError) {
+    let prefix = "encrypt."
+    guard wanted.options.keys.contains(where: { $0.hasPrefix(prefix) }) else { return }
+    guard core.isEncrypted else { throw .invalidArgument("Can't amend encryption options - encryption not present") }
+    guard core.luks != nil else { throw .invalidArgument("Only LUKS encryption options can be amended") }
+    keySlots = try KeySlotChange(wanted, prefix: prefix)
   }
 
   private mutating func readDataFile(_ request: CreationRequest, _ core: WriterCore) throws(ImageError) {
@@ -61,6 +74,10 @@ struct Amendment {
       throw .unsupported("compat=0.10 needs refcount_bits=16")
     }
     guard version == 2, header.version == 3 else { return }
+    // Version 2 has no place for a snapshot's own size.
+    guard core.snapshots.allSatisfy({ ($0.diskByteCount ?? header.virtualByteCount) == header.virtualByteCount }) else {
+      throw .unsupported("a snapshot of a disk of another size prevents compat=0.10")
+    }
     let obstacles = [
       (header.hasDataFile, "an external data file"), (header.compression != .deflate, "zstd compression"),
       (header.hasExtendedL2, "extended L2 entries"),

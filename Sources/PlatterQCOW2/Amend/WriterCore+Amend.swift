@@ -1,13 +1,17 @@
 import PlatterCore
+import PlatterCrypto
 
 extension WriterCore {
-  mutating func amend(_ options: [String: String], _ barrier: Barrier) throws(ImageError) {
+  mutating func amend(_ request: AmendRequest, _ barrier: Barrier) throws(ImageError) {
     if let damage { throw damage }
-    let wanted = try Amendment(options, self)
+    let wanted = try Amendment(request, self)
+    // Worked out before anything is written: it may be refused.
+    let slots = try wanted.keySlots.map { change throws(ImageError) in try luks?.plan(change) }
     try publish(barrier)
     if wanted.version == 3, header.version == 2 { try upgrade(barrier) }
     if let order = wanted.refcountOrder, order != header.refcountOrder { try changeRefcounts(to: order, barrier) }
     try setFlags(wanted, barrier)
+    if let plan = slots ?? nil { try luks?.carryOut(plan, barrier) }
     if wanted.version == 2, header.version == 3 { try downgrade(barrier) }
   }
 

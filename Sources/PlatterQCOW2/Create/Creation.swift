@@ -183,35 +183,23 @@ struct ImageMaker {
     switch image.preallocation {
     case .off, .metadata: return
     case .falloc: try store.allocate(range)
-    case .full:
-      let zeros = [UInt8](repeating: 0, count: Int(Self.pieceByteCount))
-      var offset = range.lowerBound
-      while offset < range.upperBound {
-        let count = Int(min(UInt64(zeros.count), range.upperBound - offset))
-        try store.write(zeros.rawBytes.extracting(0..<count), at: offset)
-        offset += UInt64(count)
-      }
+    case .full: try store.writeZeros(range)
     }
   }
 
   // MARK: Encryption
 
   func newVolume() throws(ImageError) -> NewLUKSVolume? {
-    guard case .luks(let suite, let hash, let milliseconds) = image.encryption else {
+    guard case .luks(let settings) = image.encryption else {
       // Fails early where the cipher is missing on this system.
       if case .legacyAES = image.encryption { _ = try LegacyQCOWCipher.make(passphrase: passphrase) }
       return nil
     }
-    return try LUKSHeader.create(
-      LUKSCreation(suite: suite, hash: hash, milliseconds: milliseconds), passphrase: passphrase)
+    return try LUKSHeader.create(LUKSCreation(settings), passphrase: passphrase)
   }
 
   private func writeCryptoHeader(_ volume: NewLUKSVolume?, to store: any ByteStore) throws(ImageError) {
-    guard let volume else { return }
-    for step in volume.steps {
-      if case .write(let offset, let bytes) = step {
-        try store.write(bytes.rawBytes, at: layout.cryptoOffset + offset)
-      }
-    }
+    // No barriers: until the image's own header is written there is no image.
+    try volume?.steps.carryOut(on: store, at: layout.cryptoOffset) {}
   }
 }

@@ -4,38 +4,34 @@ import PlatterCrypto
 
 extension QCOW2 {
   /// In QEMU's order, under QEMU's names; the last two are ours.
-  package static let creationOptions: [CreationOption] = [
-    CreationOption(
-      "encryption", .flag, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
-    CreationOption("encrypt.format", .text, "Encrypt the image, format choices: 'aes', 'luks'"),
-    CreationOption("encrypt.key-secret", .text, "ID of secret providing qcow AES key or LUKS passphrase"),
-    CreationOption("encrypt.cipher-alg", .text, "Name of encryption cipher algorithm"),
-    CreationOption("encrypt.cipher-mode", .text, "Name of encryption cipher mode"),
-    CreationOption("encrypt.ivgen-alg", .text, "Name of IV generator algorithm"),
-    CreationOption("encrypt.ivgen-hash-alg", .text, "Name of IV generator hash algorithm"),
-    CreationOption("encrypt.hash-alg", .text, "Name of encryption hash algorithm"),
-    CreationOption("encrypt.iter-time", .number, "Time to spend in PBKDF in milliseconds"),
-    CreationOption("cluster_size", .size, "qcow2 cluster size", shownDefault: "65536"),
-    CreationOption("extended_l2", .flag, "Extended L2 tables", shownDefault: "off"),
-    CreationOption("preallocation", .text, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
-    CreationOption(
-      "compression_type", .text, "Compression method used for image cluster compression", shownDefault: "zlib"),
-    CreationOption("size", .size, "Virtual disk size"),
-    CreationOption("compat", .text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-    CreationOption("backing_file", .text, "File name of a base image"),
-    CreationOption("backing_fmt", .text, "Image format of the base image"),
-    CreationOption("data_file", .text, "File name of an external data file"),
-    CreationOption("data_file_raw", .flag, "The external data file must stay valid as a raw image"),
-    CreationOption("lazy_refcounts", .flag, "Postpone refcount updates", shownDefault: "off"),
-    CreationOption("refcount_bits", .number, "Width of a reference count entry in bits", shownDefault: "16"),
-    CreationOption("nocow", .flag, "Turn off copy-on-write (valid only on btrfs)", isForFileSystem: true),
-    CreationOption(
-      "extent_size_hint", .size, "Extent size hint for the image file, 0 to disable", isForFileSystem: true),
-    CreationOption(
-      "compression_level", .number, "Effort of -c: 1 to 12 with zlib, 1 to 22 with zstd", isOwn: true),
-    CreationOption(
-      "compression_window", .text, "Window of -c with zlib (allowed values: 4k, 32k)", isOwn: true),
-  ]
+  package static let creationOptions: [CreationOption] =
+    [
+      CreationOption(
+        "encryption", .flag, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+      CreationOption("encrypt.format", .text, "Encrypt the image, format choices: 'aes', 'luks'"),
+      CreationOption("encrypt.key-secret", .text, "ID of secret providing qcow AES key or LUKS passphrase"),
+    ] + LUKSSettings.options(prefix: "encrypt.") + [
+      CreationOption("cluster_size", .size, "qcow2 cluster size", shownDefault: "65536"),
+      CreationOption("extended_l2", .flag, "Extended L2 tables", shownDefault: "off"),
+      CreationOption("preallocation", .text, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
+      CreationOption(
+        "compression_type", .text, "Compression method used for image cluster compression", shownDefault: "zlib"),
+      CreationOption("size", .size, "Virtual disk size"),
+      CreationOption("compat", .text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+      CreationOption("backing_file", .text, "File name of a base image"),
+      CreationOption("backing_fmt", .text, "Image format of the base image"),
+      CreationOption("data_file", .text, "File name of an external data file"),
+      CreationOption("data_file_raw", .flag, "The external data file must stay valid as a raw image"),
+      CreationOption("lazy_refcounts", .flag, "Postpone refcount updates", shownDefault: "off"),
+      CreationOption("refcount_bits", .number, "Width of a reference count entry in bits", shownDefault: "16"),
+      CreationOption("nocow", .flag, "Turn off copy-on-write (valid only on btrfs)", isForFileSystem: true),
+      CreationOption(
+        "extent_size_hint", .size, "Extent size hint for the image file, 0 to disable", isForFileSystem: true),
+      CreationOption(
+        "compression_level", .number, "Effort of -c: 1 to 12 with zlib, 1 to 22 with zstd", isOwn: true),
+      CreationOption(
+        "compression_window", .text, "Window of -c with zlib (allowed values: 4k, 32k)", isOwn: true),
+    ]
 }
 
 /// What a new image is to be: the options, checked one by one and against each other.
@@ -45,7 +41,7 @@ struct NewImage {
   enum Encryption {
     case none
     case legacyAES
-    case luks(suite: SectorCipherSuite, hash: HashAlgorithm, milliseconds: UInt64)
+    case luks(LUKSSettings)
   }
 
   var version: UInt32 = 3
@@ -66,7 +62,7 @@ struct NewImage {
   var clusterByteCount: UInt64 { 1 << UInt64(clusterBits) }
   /// Bytes of the LUKS header with all key slots; 0 without.
   var cryptoByteCount: UInt64 {
-    if case .luks(let suite, _, _) = encryption { return LUKSHeader.areaByteCount(suite) }
+    if case .luks(let settings) = encryption { return LUKSHeader.areaByteCount(settings.suite) }
     return 0
   }
 
@@ -163,38 +159,10 @@ struct NewImage {
         throw .invalidArgument("Parameter '\(name)' is unexpected")
       }
       encryption = .legacyAES
-    case "luks": try readLUKS(request)
+    case "luks": encryption = .luks(try LUKSSettings(request, prefix: "encrypt."))
     case let other?: throw .invalidArgument("Parameter 'format' does not accept value '\(other)'")
     }
     guard secretID != nil else { throw .invalidArgument("Parameter 'encrypt.key-secret' is required for cipher") }
-  }
-
-  private mutating func readLUKS(_ request: CreationRequest) throws(ImageError) {
-    let cipherName = request.text("encrypt.cipher-alg") ?? "aes-256"
-    guard let cipher = BlockCipher(named: cipherName) else {
-      throw .invalidArgument("encrypt.cipher-alg \"\(cipherName)\" is not known")
-    }
-    let modeName = request.text("encrypt.cipher-mode") ?? "xts"
-    guard let mode = CipherMode(rawValue: modeName) else {
-      throw .invalidArgument("encrypt.cipher-mode \"\(modeName)\" is not known")
-    }
-    let ivHash = try request.text("encrypt.ivgen-hash-alg").map { name throws(ImageError) in
-      try HashAlgorithm(named: name)
-    }
-    let generator: IVGenerator
-    switch request.text("encrypt.ivgen-alg") {
-    case nil, "plain64": generator = .plain64
-    case "plain": generator = .plain
-    case "essiv": generator = .essiv(ivHash ?? .sha256)
-    case let other?: throw .invalidArgument("encrypt.ivgen-alg \"\(other)\" is not known")
-    }
-    encryption = .luks(
-      suite: SectorCipherSuite(cipher, mode, generator),
-      hash: try HashAlgorithm(named: request.text("encrypt.hash-alg") ?? "sha256"),
-      milliseconds: try request.number("encrypt.iter-time") ?? LUKSCreation.defaultMilliseconds)
-    if let time = try request.number("encrypt.iter-time"), time == 0 || time > 3_600_000 {
-      throw .invalidArgument("encrypt.iter-time \(time) is not between 1 and 3600000 milliseconds")
-    }
   }
 
   private mutating func checkCombinations() throws(ImageError) {

@@ -7,6 +7,8 @@ struct Encryption: Sendable {
   var ciphers: [any SectorCipher] = []
   /// What `info` shows under "encrypt"; nil for a plain image.
   var facts: Property?
+  /// The header in the image and its key, where it is LUKS and was opened.
+  var luks: LUKSVolume?
 }
 
 extension Opening {
@@ -33,11 +35,10 @@ extension Opening {
     let luks = try LUKSHeader(parsing: head.rawBytes, areaByteCount: place.byteCount, hasPayload: false)
     let facts = luks.facts(isInsideImage: true)
     guard !context.isForFactsOnly else { return Encryption(facts: facts) }
-    let key = try luks.unlock(passphrase: try passphrase(context)) { (offset, count) throws(ImageError) in
-      try store.readFully("LUKS key material", at: place.offset + offset, count: count)
-    }
+    let volume = try LUKSVolume(unlocking: luks, in: store, at: place.offset, passphrase: try passphrase(context))
     // Sectors are numbered by their place in the file that holds them.
-    return Encryption(ciphers: [try luks.suite.makeCipher(key: key, numbering: .host(base: 0))], facts: facts)
+    let cipher = try luks.suite.makeCipher(key: volume.key, numbering: .host(base: 0))
+    return Encryption(ciphers: [cipher], facts: facts, luks: volume)
   }
 
   private func passphrase(_ context: OpenContext) throws(ImageError) -> [UInt8] {

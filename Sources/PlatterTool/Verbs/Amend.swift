@@ -15,11 +15,6 @@ package enum AmendVerb: Verb {
       SharedOptions.quiet, SharedOptions.progress, SharedOptions.progressForm,
     ] + SharedOptions.opening
 
-  /// Options that `create` has and that hold for a new image only (observed: qemu-img 7.2).
-  private static let amendable: Set<String> = [
-    "backing_file", "backing_fmt", "compat", "data_file", "data_file_raw", "lazy_refcounts", "refcount_bits", "size",
-  ]
-
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
     let lists = call.options.values("o")
     guard !lists.isEmpty else { throw Failure("Must specify options (-o)", isUsage: true) }
@@ -29,12 +24,13 @@ package enum AmendVerb: Verb {
     let operand = try call.singleOperand()
     try call.checkFormatOptions(["f"])
     let source = try call.source(operand)
-    let writer = try call.openForWriting(
-      source, try call.openOptions(formatKey: "f"), cache: cache ?? .writeback)
+    let openOptions = try call.openOptions(formatKey: "f")
+    let writer = try call.openForWriting(source, openOptions, cache: cache ?? .writeback)
+    let request = AmendRequest(wanted, isForced: call.options.has("force"), secret: openOptions.secrets)
     let progress = ProgressDisplay(try call.progressForm())
     progress.start()
     do throws(Failure) {
-      try call.closing(writer) { writer throws(Failure) in try amend(writer, wanted) }
+      try call.closing(writer) { writer throws(Failure) in try amend(writer, request, call) }
     } catch {
       progress.finish(succeeded: false)
       throw error
@@ -43,24 +39,33 @@ package enum AmendVerb: Verb {
     return 0
   }
 
-  private static func amend(_ writer: DiskWriter, _ wanted: [String: String]) throws(Failure) {
+  private static func amend(_ writer: DiskWriter, _ wanted: AmendRequest, _ call: Invocation) throws(Failure) {
     let image = writer.image
     guard image.layers[0].map is any AmendableMap else { throw notAmendable(image.formatName) }
-    try check(wanted, image)
-    var options = wanted
+    try check(wanted.options, image)
+    var request = wanted
+    request.options["backing_file"] = nil
+    request.options["backing_fmt"] = nil
     do throws(ImageError) {
-      let size = try options.removeValue(forKey: "size").map { text throws(ImageError) in
+      let size = try request.options.removeValue(forKey: "size").map { text throws(ImageError) in
         try CreationValue.size(text, of: "size")
       }
-      if !options.isEmpty {
+      // Version 2 cannot change its size while there are snapshots: what has to be done is done before.
+      let isDowngrade = ["0.10", "v2"].contains(request.options["compat"])
+      if let size, isDowngrade { try writer.resize(to: size) }
+      if !request.options.isEmpty {
+        let request = request
         try writer.restructure { (map, barrier) throws(ImageError) in
           guard let map = map as? any AmendableMap else { return }
-          try map.amend(options, barrier)
+          try map.amend(request, barrier)
         }
       }
-      if let size { try writer.resize(to: size) }
+      if let size, !isDowngrade { try writer.resize(to: size) }
     } catch {
-      throw Failure(error)
+      var failure = call.refusal(error)
+      // qemu-img says here what is wrong, and not of which image.
+      if call.program.isDropIn { failure.sentences = [error.message] }
+      throw failure
     }
   }
 
@@ -71,12 +76,17 @@ package enum AmendVerb: Verb {
   /// Everything that can be refused before anything is changed.
   private static func check(_ wanted: [String: String], _ image: DiskImage) throws(Failure) {
     let known = Set(try TargetFormat.named(image.formatName).creationOptions.map(\.name))
+    let amendable = Set(try options(of: image.formatName).map(\.name))
     for name in wanted.keys.sorted() where !amendable.contains(name) {
       throw Failure(
         "Invalid parameter '\(name)'",
         hint: known.contains(name) ? "This option is only supported for image creation" : nil)
     }
-    guard wanted["backing_file"] == nil, wanted["backing_fmt"] == nil else {
+    // To name what is there already is no change.
+    let backing = image.layers[0].map.backing
+    guard [nil, backing?.displayName].contains(wanted["backing_file"]),
+      [nil, backing?.formatName].contains(wanted["backing_fmt"])
+    else {
       throw Failure("Cannot amend the backing file", hint: "You can use 'qemu-img rebase' instead.")
     }
   }
@@ -87,10 +97,16 @@ package enum AmendVerb: Verb {
       format = try call.open(try call.source(operand), try call.openOptions(formatKey: "f")).formatName
     }
     guard let format else { throw Failure("Expecting one image file name", isUsage: true) }
-    guard format == "qcow2" else { throw notAmendable(format) }
+    let options = try options(of: format)
     call.output.write(line: "Amend options for '\(format)':")
-    let options = try TargetFormat.named(format).creationOptions.filter { amendable.contains($0.name) }
     for option in options.sorted(by: { $0.name < $1.name }) { TargetFormat.write(option, to: call.output) }
     return 0
+  }
+
+  private static func options(of format: String) throws(Failure) -> [CreationOption] {
+    for known in Formats.all where known.name == format {
+      if let amendable = known as? any AmendableFormat.Type { return amendable.amendOptions }
+    }
+    throw notAmendable(format)
   }
 }

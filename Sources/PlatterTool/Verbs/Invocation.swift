@@ -170,8 +170,15 @@ package enum OpenFailure {
 
   static func reason(_ error: ImageError, _ names: [String]) -> String {
     let shown = error.file ?? names[0]
+    let needed = "the image is encrypted; a secret is needed: "
+    if error.message.hasPrefix(needed) {
+      return "Parameter '\(error.message.dropFirst(needed.count))' is required for cipher"
+    }
     for format in ["qcow2", "qed"] where error.message.hasPrefix("no \(format) image") {
       return "Image is not in \(format) format"
+    }
+    if error.message.hasPrefix("Unknown driver"), let file = error.file, !names.contains(file) {
+      return "Could not open backing file: \(error.message)"
     }
     if error.errno == .isDirectory { return "'file' driver requires '\(shown)' to be a regular file" }
     if let reason = error.errno, error.message.hasPrefix("cannot be opened") {
