@@ -112,7 +112,6 @@ let package = Package(
         "Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", "WriterProof", system,
       ]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "TestSupport", "CZlib", "CBzip2", "CLZMA"]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
