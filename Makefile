@@ -9,6 +9,7 @@ SYSTEM := $(shell uname -s | tr A-Z a-z)-$(shell uname -m)
 LIBRARIES := pkg-config libdeflate-dev zlib1g-dev libzstd-dev libbz2-dev liblzma-dev libssl-dev python3
 ORACLES := qemu-utils libnbd-bin nbdkit 7zip dmg2img libvmdk-utils libvhdi-utils libqcow-utils cryptsetup-bin \
   xz-utils zstd python3-pip
+BOOT := qemu-system-x86 qemu-utils busybox-static extlinux syslinux-common e2fsprogs fdisk
 
 # One file that needs nothing on the machine it runs on, and starts in a quarter of the time that loading shared
 # libraries takes. Other systems than Linux have no static C library.
@@ -18,9 +19,10 @@ RELEASE += -Xswiftc -static-executable
 endif
 PROGRAM = $(shell swift build $(RELEASE) --show-bin-path)/platter
 ORACLE_FOLDER := .build-oracles
+SECONDS ?= 480
 TEST := swift test --disable-xctest
 
-.PHONY: help build demo test check lint bench fuzz-smoke install dist libraries oracles clean
+.PHONY: help build demo test check lint bench bare fuzz fuzz-smoke boot install dist libraries oracles clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,19 +37,31 @@ demo: build ## build, then watch compressed disk images become raw disks
 test: libraries oracles ## run every test, against the other programs too
 	bash Scripts/run-tests $(TEST)
 
-check: lint libraries oracles ## what CI runs: lint, release build, fuzz smoke, all tests
+check: lint libraries oracles ## what CI runs: lint, release build, the build without codecs, fuzz smoke, all tests
 	swift build $(RELEASE)
+	$(MAKE) --no-print-directory bare
 	$(MAKE) --no-print-directory fuzz-smoke
 	bash Scripts/run-tests $(TEST)
 
 lint: ## check the formatting of all Swift code
-	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz
+	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz Benchmarks
 
 bench: build ## compare speed and memory with qemu-img: make bench JOBS="info map" OPTIONS=--quick
-	python3 Benchmarks/bench --program $(PROGRAM) $(OPTIONS) $(JOBS)
+	PLATTER_TOOLS=1 swift build -c release --product pack-units --scratch-path .build-tools
+	python3 Benchmarks/bench --program $(PROGRAM) --packer .build-tools/release/pack-units $(OPTIONS) $(JOBS)
+
+bare: libraries ## build without the package traits, as users of the library may
+	bash Scripts/build-bare
 
 fuzz-smoke: libraries ## build all fuzz targets and run each for a few seconds
-	bash Scripts/fuzz-smoke
+	bash Scripts/fuzz
+
+fuzz: libraries ## an hour of fuzzing in all: make fuzz SECONDS=480 KEEP=--keep to renew the seeds
+	bash Scripts/fuzz $(KEEP) $(SECONDS)
+
+boot: build ## install Linux into a qcow2 that platter makes, and boot it under QEMU: make boot OPTIONS=extended_l2=on
+	bash Scripts/install-packages $(BOOT)
+	python3 Scripts/boot-vm $(PROGRAM) $(OPTIONS)
 
 install: build ## install the program below PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
@@ -67,7 +81,7 @@ libraries:
 
 oracles:
 	@bash Scripts/install-packages $(ORACLES)
-	@bash Scripts/install-dissect $(ORACLE_FOLDER)
+	@bash Scripts/install-readers $(ORACLE_FOLDER)
 
 clean: ## remove everything that was built
-	rm -rf .build .build-fuzz $(ORACLE_FOLDER) dist
+	rm -rf .build .build-bare .build-fuzz .build-boot .build-tools $(ORACLE_FOLDER) dist

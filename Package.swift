@@ -27,12 +27,23 @@ func library(_ name: String, _ pkgConfig: String?, apt: String, brew: String) ->
   .systemLibrary(name: name, pkgConfig: pkgConfig, providers: [.apt([apt]), .brew([brew])])
 }
 
+func trait(_ name: String, _ target: String) -> Target.Dependency {
+  .target(name: target, condition: .when(traits: [name]))
+}
+
 let package = Package(
   name: "platter",
   platforms: [.macOS(.v26)],
   products: [
     .library(name: "Platter", targets: ["Platter"]),
     .executable(name: "platter", targets: ["PlatterTool"]),
+  ],
+  // What a user of the library may leave out, with the C library that it needs. The program and the tests have it all.
+  traits: [
+    .default(enabledTraits: ["Zstd", "LZMA", "Encryption"]),
+    .trait(name: "Zstd", description: "zstd in qcow2 (libzstd)"),
+    .trait(name: "LZMA", description: "LZMA in DMG (liblzma)"),
+    .trait(name: "Encryption", description: "LUKS, encrypted qcow2 and DMG (libcrypto)"),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-system", from: "1.6.0")
@@ -43,13 +54,17 @@ let package = Package(
     library("CDeflate", "libdeflate", apt: "libdeflate-dev", brew: "libdeflate"),  // qcow2, VMDK, DMG: deflate
     library("CZlib", "zlib", apt: "zlib1g-dev", brew: "zlib"),  // deflate in pieces, and with a 4 KiB window
     library("CZstd", "libzstd", apt: "libzstd-dev", brew: "zstd"),  // qcow2 compression type 1
-    library("CBzip2", nil, apt: "libbz2-dev", brew: "bzip2"),  // DMG
+    library("CBzip2", nil, apt: "libbz2-dev", brew: "bzip2"),  // DMG: packing; unpacking is ours
     library("CLZMA", "liblzma", apt: "liblzma-dev", brew: "xz"),  // DMG
     library("CCrypto", "libcrypto", apt: "libssl-dev", brew: "openssl@3"),  // LUKS, qcow2, DMG: ciphers and hashes
 
     module("PlatterCore", ["CPlatter", system]),
-    module("PlatterCodecs", ["PlatterCore", "CPlatter", "CDeflate", "CZlib", "CZstd", "CBzip2", "CLZMA"]),
-    module("PlatterCrypto", ["PlatterCore", "CPlatter", "CCrypto"]),
+    module(
+      "PlatterCodecs",
+      [
+        "PlatterCore", "CPlatter", "CDeflate", "CZlib", trait("Zstd", "CZstd"), "CBzip2", trait("LZMA", "CLZMA"),
+      ]),
+    module("PlatterCrypto", ["PlatterCore", "CPlatter", trait("Encryption", "CCrypto")]),
 
     // One room per format; none knows another.
     module("PlatterRaw", ["PlatterCore"]),
@@ -75,6 +90,11 @@ let package = Package(
     .target(
       name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
       swiftSettings: strict),
+    // The writer of qcow2 against models, power cuts and faults: for tests, and in large numbers for `make prove`.
+    .target(
+      name: "WriterProof",
+      dependencies: ["Platter", "PlatterCore", "PlatterCodecs", "PlatterQCOW2", "TestSupport", system],
+      path: "Tests/WriterProof", swiftSettings: strict),
     tests("TestSupportTests", ["TestSupport", "PlatterCore", system]),
     tests(
       "CorpusTests",
@@ -89,6 +109,10 @@ let package = Package(
     tests(
       "PlatterTests",
       ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
+      [
+        "Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", "WriterProof", system,
+      ]),
     tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
@@ -117,4 +141,17 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
     fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]
+}
+
+// A helper of the benchmarks: PLATTER_TOOLS=1 swift build -c release --product pack-units --scratch-path .build-tools
+if Context.environment["PLATTER_TOOLS"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "pack-units", dependencies: ["PlatterCodecs", "PlatterCore"], path: "Benchmarks/pack-units",
+// The proofs in large numbers, in an optimised program of their own: make prove
+if Context.environment["PLATTER_PROVE"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "prove", dependencies: ["WriterProof", "TestSupport", "Platter", "PlatterCore"], path: "Tests/Prove",
+      swiftSettings: strict))
 }

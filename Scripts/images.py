@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -243,6 +244,7 @@ def clusters(output, count=4_000_000):
 # --- DMG -------------------------------------------------------------------------------------------------------------
 
 CHUNK = 2048 * 512
+LZFSE = 0x80000007
 CODECS = {
     "zlib": (0x80000005, lambda b: zlib.compress(b, 6)),
     "bzip2": (0x80000006, lambda b: bz2.compress(b, 9)),
@@ -252,11 +254,7 @@ CODECS = {
 
 def pack_chunk(item):
     codec, chunk = item
-    if chunk is None:
-        return None
-    if chunk.count(0) == len(chunk):
-        return None, len(chunk), zlib.crc32(chunk)
-    return CODECS[codec][1](chunk), len(chunk), zlib.crc32(chunk)
+    return (None if chunk.count(0) == len(chunk) else CODECS[codec][1](chunk)), chunk
 
 
 def chunks_of(path, codec):
@@ -265,19 +263,45 @@ def chunks_of(path, codec):
             yield codec, chunk
 
 
-def dmg(output, source, codec="zlib"):
-    """A DMG of one table in chunks of 1 MiB."""
+def packed_chunks(source, codec):
+    """(packed bytes, or None for zeros, and plain bytes) of every chunk, on all cores."""
+    with multiprocessing.Pool(os.cpu_count()) as pool:
+        yield from pool.imap(pack_chunk, chunks_of(source, codec), chunksize=4)
+
+
+def chunks_by(packer, source):
+    """The same by a program that takes and gives units, each behind its length: Benchmarks/pack-units."""
+    with subprocess.Popen([packer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for _, chunk in chunks_of(source, None):
+            if chunk.count(0) == len(chunk):
+                yield None, chunk
+                continue
+            process.stdin.write(struct.pack("<I", len(chunk)) + chunk)
+            process.stdin.flush()
+            length, = struct.unpack("<I", process.stdout.read(4))
+            yield process.stdout.read(length), chunk
+        process.stdin.close()
+
+
+def dmg(output, source, codec="zlib", packer=None):
+    """A DMG of one table in chunks of 1 MiB, those that do not shrink as they are; lzfse needs a program that packs.
+
+    7-Zip 26.02 calls a stored LZFSE block damaged, though it gives its bytes."""
     sectors = os.path.getsize(source) // 512
-    entries, sector, crc = [], 0, 0
-    with open(output, "wb") as file, multiprocessing.Pool(os.cpu_count()) as pool:
-        for packed, count, _ in pool.imap(pack_chunk, chunks_of(source, codec), chunksize=4):
+    entries, sector = [], 0
+    kind = LZFSE if codec == "lzfse" else CODECS[codec][0]
+    with open(output, "wb") as file:
+        for packed, chunk in chunks_by(packer, source) if codec == "lzfse" else packed_chunks(source, codec):
+            count = len(chunk) // 512
             if packed is None:
-                entries.append(struct.pack(">IIQQQQ", 0, 0, sector, count // 512, file.tell(), 0))
-            else:
-                kind = CODECS[codec][0]
-                entries.append(struct.pack(">IIQQQQ", kind, 0, sector, count // 512, file.tell(), len(packed)))
+                entries.append(struct.pack(">IIQQQQ", 0, 0, sector, count, file.tell(), 0))
+            elif len(packed) < len(chunk):
+                entries.append(struct.pack(">IIQQQQ", kind, 0, sector, count, file.tell(), len(packed)))
                 file.write(packed)
-            sector += count // 512
+            else:
+                entries.append(struct.pack(">IIQQQQ", 1, 0, sector, count, file.tell(), len(chunk)))
+                file.write(chunk)
+            sector += count
         data = file.tell()
         entries.append(struct.pack(">IIQQQQ", 0xffffffff, 0, sector, 0, data, 0))
         none = struct.pack(">II128x", 0, 0)

@@ -15,6 +15,7 @@ public func fuzzQCOW2(_ data: UnsafePointer<UInt8>, _ size: Int) -> CInt {
     if facts.specific?["encrypt"]?["uuid"] == nil { context.passphrase = { [1, 2, 3] } }
     let image = try QCOW2.open(store, context)
     walk(image)
+    if let source = image as? any BitmapSource { readBitmaps(source) }
     for snapshot in facts.snapshots.prefix(4) { walk(try image.snapshot(named: snapshot.id)) }
   } catch {}
   checkAndRepair(bytes)
@@ -32,6 +33,22 @@ private func checkAndRepair(_ bytes: [UInt8]) {
     _ = try QCOW2.repair(store, OpenContext(), .all, workers: 1) { _ in true }
     _ = try (try QCOW2.open(store, context) as? any CheckableMap)?.check(workers: 1) { _ in true }
   } catch {}
+}
+
+/// Some ranges of some bitmaps.
+private func readBitmaps(_ source: any BitmapSource) {
+  for bitmap in source.bitmaps.prefix(4) {
+    var end: UInt64 = 0
+    var count = 0
+    do throws(ImageError) {
+      try source.dirtyRanges(ofBitmapNamed: bitmap.name) { (range) throws(ImageError) in
+        precondition(range.lowerBound >= end && range.upperBound <= source.bitmapDiskByteCount, "out of order")
+        end = range.upperBound
+        count += 1
+        guard count < 1000 else { throw ImageError(.cancelled, "enough") }
+      }
+    } catch {}
+  }
 }
 
 private func walk(_ map: any ImageMap) {

@@ -50,7 +50,6 @@ package enum Program {
       return 0
     case .verb(let name):
       guard let verb = Verbs.named(name) else {
-        if Verbs.missing.contains(name) { throw Failure("not supported yet by platter: \(name)") }
         throw Failure("Command not found: \(name)", isUsage: true)
       }
       return try run(verb, program, rest, output, messages)

@@ -60,14 +60,16 @@ enum Corpus {
     return String(decoding: bytes, as: UTF8.self).split(separator: "\n").dropFirst().compactMap { Row(line: $0) }
   }()
 
-  /// Unpacks all files of a row's case. Returns the image's path.
-  static func unpack(_ row: Row, into scratch: ScratchDirectory) throws -> FilePath {
+  /// Unpacks all files of a row's case, into a folder inside the scratch folder where one is named. Returns the image's
+  /// path.
+  static func unpack(_ row: Row, into scratch: ScratchDirectory, folder place: String = "") throws -> FilePath {
     for name in row.names {
-      let target = scratch.file(name)
-      if let parent = FilePath(name).removingLastComponent().nonEmpty { try scratch.makeFolder(parent.string) }
-      try Unpacking.unpack(folder.appending(row.folder).appending(name + ".xz"), to: target)
+      let target = FilePath(place).appending(name)
+      if let parent = target.removingLastComponent().nonEmpty { try scratch.makeFolder(parent.string) }
+      try Unpacking.unpack(
+        folder.appending(row.folder).appending(name + ".xz"), to: scratch.path.appending(target.components))
     }
-    return scratch.file(row.names[0])
+    return scratch.path.appending(place).appending(row.names[0])
   }
 }
 

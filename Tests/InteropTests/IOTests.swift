@@ -232,4 +232,71 @@ struct IOTests {
     #expect(
       try ours(commands(["length", "read -q -P 0 600M 100M"]) + ["disk"], scratch.path).outputText == "700 MiB\n")
   }
+
+  @Test(
+    "the room for a machine's state",
+    arguments: [
+      IOImage(), IOImage(options: ["cluster_size=512"]), IOImage(options: ["extended_l2=on"]),
+      IOImage(options: ["compat=0.10"]), IOImage(hasBacking: true), IOImage.all[0],
+    ])
+  func machineState(image: IOImage) throws {
+    try compare(
+      commands([
+        "write -b -P 5 1000k 300k", "write -b 512 1k", "read -b -P 5 1000k 300k", "read -b -P 0 2k 10k",
+        "read -b 1 512",
+        "write -P 6 0 1M", "read -b -P 5 1000k 300k", "write -b -c 0 64k", "map",
+      ]) + image.words("disk"), image)
+  }
+
+  @Test("the other reads a machine's state")
+  func machineStateTurns() throws {
+    let scratch = try ScratchDirectory()
+    try IOImage().make("disk", in: scratch.path)
+    #expect(try ours(commands(["write -b -q -P 5 700k 900k"]) + ["disk"], scratch.path).status == 0)
+    #expect(try theirs(commands(["read -b -q -P 5 700k 900k"]) + ["disk"], scratch.path).outputText == "")
+    #expect(try theirs(commands(["write -b -q -P 6 900M 100k"]) + ["disk"], scratch.path).status == 0)
+    let reading = commands(["read -b -q -P 5 700k 900k", "read -b -q -P 6 900M 100k"])
+    #expect(try ours(reading + ["-r", "disk"], scratch.path).outputText == "")
+    #expect(try ours(reading + ["disk"], scratch.path).outputText == "")
+    try IOImage().check("disk", in: scratch.path)
+  }
+
+  @Test("with -s the image keeps every byte, and the commands say the same")
+  func temporaryOverlay() throws {
+    let list = ["write -P 5 1000 1M", "read -P 5 1000 1M", "write -z 0 4k", "map", "truncate 16M", "length"]
+    for image in [IOImage(), IOImage(hasBacking: true), IOImage.all[0]] {
+      try compare(commands(list) + ["-s"] + image.words("disk"), image)
+      let scratch = try ScratchDirectory()
+      try image.make("disk", in: scratch.path)
+      let before = try scratch.read("disk")
+      #expect(try ours(commands(list) + ["-s"] + image.words("disk"), scratch.path).status == 0)
+      #expect(try scratch.read("disk") == before)
+    }
+    try compare([], input: "open -s disk\nwrite 0 4k\nmap\nclose\nopen disk\nmap\n")
+  }
+
+  @Test("with -C what is read becomes the image's own")
+  func copyOnRead() throws {
+    try compare(
+      commands(["read -P 0x11 100k 100k", "map", "read 0 0", "read 1000k 64k", "alloc 1000k 64k"]) + ["-C", "disk"],
+      IOImage(hasBacking: true))
+    try compare(commands(["length"]) + ["-C", "-r", "disk"], IOImage(hasBacking: true))
+  }
+
+  @Test("a disk grows with its new space settled", arguments: ["off", "metadata", "falloc", "full"])
+  func settledGrowth(mode: String) throws {
+    let list = ["truncate -m \(mode) 9M", "length", "read -P 0 8M 1M", "map", "truncate -m \(mode) 5M", "length"]
+    for image in [IOImage(), IOImage.all[0]] { try compare(commands(list) + image.words("disk"), image) }
+  }
+
+  @Test("what an open disk is cannot be changed")
+  func reopening() throws {
+    let list = [
+      "reopen -o node-name=foo", "reopen -o driver=raw", "reopen -o backing.driver=file", "reopen -o driver=qcow2",
+      "reopen -r -o read-only=on", "reopen -c none -o cache.direct=on", "reopen -o read-only=foo", "length",
+    ]
+    for command in list {
+      try compare(commands([command, "length"]) + ["disk"], IOImage(hasBacking: true))
+    }
+  }
 }

@@ -3,12 +3,12 @@ import TestSupport
 import Testing
 
 /// Two folders with the same images: qemu-img works in one of them, we in the other.
-private struct Twins {
+struct Twins {
   private static let zone = ["LC_ALL": "C.UTF-8", "TZ": "UTC"]
 
   private let folder: ScratchDirectory
-  private let theirs: FilePath
-  private let ours: FilePath
+  let theirs: FilePath
+  let ours: FilePath
 
   /// - Parameter preparation: lines for qemu-img, or for qemu-io where they start so.
   init(_ preparation: String...) throws {
@@ -130,6 +130,11 @@ struct VerbTests {
     try twins.expectSame("resize --preallocation=full disk +1M")
     try twins.expectEqual("disk")
     try twins.expectSame("resize -f raw --preallocation=falloc volume +1M")
+    for mode in ["off", "metadata", "falloc", "full"] {
+      try twins.expectSame("resize --preallocation=\(mode) disk +1M")
+      try twins.expectEqual("disk")
+    }
+    try twins.expectSame("resize -f raw --preallocation=full volume +1M")
     try twins.expectSame("resize -f raw --shrink volume 1000")
     try twins.expectEqual("volume", format: "raw")
   }

@@ -16,6 +16,19 @@ import Testing
     #expect(CRC32C.tableChecksum(of: digits.rawBytes) == 0xE306_9283)
   }
 
+  @Test("bzip2's CRC-32 has its published check value, in pieces too", arguments: 0...9)
+  func bitwiseCheckValue(cut: Int) {
+    var checksum = BitwiseCRC32()
+    for part in [digits[..<cut], digits[cut...]] {
+      unsafe part.withUnsafeBytes { bytes in unsafe checksum.update(bytes) }
+    }
+    #expect(checksum.value == 0xFC89_1918)
+    let noise = Samples.noise(9001, seed: 8)
+    var long = BitwiseCRC32()
+    unsafe noise.withUnsafeBytes { bytes in unsafe long.update(bytes) }
+    #expect(long.value == BZip2Fixture.checksum(noise))
+  }
+
   @Test("nothing has checksum 0 and changes none")
   func nothing() {
     let empty: [UInt8] = []

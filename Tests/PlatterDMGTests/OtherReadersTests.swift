@@ -1,3 +1,4 @@
+import PlatterCodecs
 import PlatterCore
 import TestSupport
 import Testing
@@ -29,6 +30,42 @@ struct OtherReadersTests {
       let result = try Tool.sevenZip.succeed("e", "-so", "-tdmg", scratch["disk.dmg"])
       #expect(result.output == image.disk)
     }
+  }
+
+  @Test("7-Zip: LZFSE by our encoder, a block that has matches only included", .requires(.sevenZip))
+  func sevenZipLZFSE() throws {
+    // Noise, then pieces of it again, more than one block has matches: the second block needs no literal.
+    var generator = SeededGenerator(seed: 7)
+    let noise = (0..<4096).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    var content = noise
+    for _ in 0..<12_032 {
+      let start = Int.random(in: 0..<4088, using: &generator)
+      content += noise[start..<start + 8]
+    }
+    var packed = [UInt8](repeating: 0, count: content.count)
+    let count = packed.withMutableRawBytes { LZFSEEncoder().encode(content.rawBytes, into: &$0) }
+    packed.removeLast(packed.count - (try #require(count)))
+    #expect(literalCounts(packed).contains(0))
+    let chunk = DMGBuilder.Chunk(
+      type: 0x8000_0007, sectorCount: UInt64(content.count / 512), payload: packed, content: content)
+    let image = DMGBuilder(chunks: [chunk, .end])
+    try scratch.write(image.build(), to: "disk.dmg")
+    let result = try Tool.sevenZip.succeed("e", "-so", "-tdmg", scratch["disk.dmg"])
+    #expect(result.output == content)
+    #expect(try contents(open(image.build())) == content)
+  }
+
+  /// How many literals each packed block of an LZFSE stream has.
+  private func literalCounts(_ stream: [UInt8]) -> [Int] {
+    var counts: [Int] = []
+    var start = 0
+    while stream[start...].starts(with: Array("bvx2".utf8)) {
+      let words = (0..<3).map { stream.rawBytes.littleEndian(at: start + 8 + 8 * $0, as: UInt64.self) ?? 0 }
+      counts.append(Int(words[0] & 0xFFFFF))
+      let payloads = words[0] >> 20 & 0xFFFFF + words[1] >> 40 & 0xFFFFF
+      start += Int(words[2] & 0xFFFF_FFFF + payloads)
+    }
+    return counts
   }
 
   @Test("dmg2img: ADC, bzip2, zlib, raw and zeros", .requires(.dmg2img))

@@ -194,6 +194,7 @@ func write(_ map: any WritableMap, _ bytes: [UInt8], at offset: UInt64) throws {
       let allocation = try map.allocate(position..<min(position + (map.allocationUnit ?? 1), end))
       let part = Array(bytes[first..<first + Int(allocation.byteCount)])
       try map.stores[Int(allocation.store)].write(part.rawBytes, at: allocation.offset)
+      try map.changed(allocation.range)
       try map.link(allocation)
       position += allocation.byteCount
     }

@@ -4,6 +4,7 @@ import PlatterQCOW2
 import SystemPackage
 import TestSupport
 import Testing
+import WriterProof
 
 /// What a guest may find after the writer was stopped in the middle: the disk as it was when it was last flushed, with
 /// each byte that was changed since old or new.
@@ -89,12 +90,13 @@ extension [UInt8] {
       let subject = WriterSubject.random(&random)
       do {
         let built = try subject.build(seed: random.next())
-        var model = try WriterModel(subject, built, recordsChanges: true)
+        let journal = ChangeJournal()
+        var model = try WriterModel(subject, built, journal: journal)
         var history = History(model.bytes)
-        try Self.run(&model, &random, &history)
-        try PowerCut(built.image, model.store.journal).forEachCut(&random) { count, left in
+        try Self.run(&model, &random, &history, journal)
+        try PowerCut([built.image], journal).forEachCut(&random) { count, left in
           cuts += 1
-          do { try history.check(left, afterOperations: count, model) } catch {
+          do { try history.check(left[0], afterOperations: count, model) } catch {
             throw WriterFault("cut after \(count): \(error)\n\(model.history.joined(separator: "\n"))")
           }
         }
@@ -108,13 +110,15 @@ extension [UInt8] {
   }
 
   /// Some steps, flushed often.
-  private static func run(_ model: inout WriterModel, _ random: inout SeededGenerator, _ history: inout History) throws
-  {
+  private static func run(
+    _ model: inout WriterModel, _ random: inout SeededGenerator, _ history: inout History,
+    _ journal: ChangeJournal? = nil
+  ) throws {
     for _ in 0..<Int.random(in: 4...15, using: &random) {
-      let start = model.store.journalCount
+      let start = journal?.count ?? 0
       if random.chance(3) { try model.flush() } else { try model.step(&random) }
       let isFlushed = ["flush", "reopen", "resize"].contains { model.history.last?.hasPrefix($0) == true }
-      history.add(model.bytes, start: start, end: model.store.journalCount, isFlushed: isFlushed)
+      history.add(model.bytes, start: start, end: journal?.count ?? 0, isFlushed: isFlushed)
     }
   }
 

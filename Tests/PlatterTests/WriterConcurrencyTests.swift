@@ -5,6 +5,7 @@ import Synchronization
 import SystemPackage
 import TestSupport
 import Testing
+import WriterProof
 
 /// Many threads write one disk at once, and flush it meanwhile.
 @Suite("Writers side by side") struct WriterConcurrencyTests {

@@ -4,6 +4,7 @@ import PlatterQCOW2
 import SystemPackage
 import TestSupport
 import Testing
+import WriterProof
 
 /// What the writer leaves, qemu-img finds clean and reads alike.
 @Suite("Written images before qemu-img", .requires(.qemuImg)) struct WriterInteropTests {

@@ -4,12 +4,7 @@ import PlatterQCOW2
 import PlatterRaw
 import SystemPackage
 import TestSupport
-
-/// Something that the writer did that it should not have.
-struct WriterFault: Error, CustomStringConvertible {
-  var description: String
-  init(_ description: String) { self.description = description }
-}
+import WriterProof
 
 /// A written image beside an array of bytes that says what it must read as.
 struct WriterModel {
@@ -29,13 +24,13 @@ struct WriterModel {
   private(set) var history: [String] = []
 
   init(
-    _ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, recordsChanges: Bool = false,
+    _ subject: WriterSubject, _ built: BuiltSubject, dataFile: FilePath? = nil, journal: ChangeJournal? = nil,
     front: (PagedStore) -> any ByteStore = { $0 }
   ) throws {
     self.subject = subject
     self.built = built
     self.dataFile = dataFile
-    store = PagedStore(built.image, name: "top.qcow2", recordsChanges: recordsChanges)
+    store = PagedStore(built.image, name: "top.qcow2", journal: journal)
     self.front = front(store)
     bytes = built.guest
     disk = try Self.open(self.front, built, subject, dataFile, isWritable: true)
@@ -151,7 +146,7 @@ struct WriterModel {
     }
   }
 
-  private func wholeUnits(_ range: Range<UInt64>) -> Range<UInt64> {
+  func wholeUnits(_ range: Range<UInt64>) -> Range<UInt64> {
     let unit = subject.mapUnit
     let start = (range.lowerBound + unit - 1) / unit * unit
     let end = range.upperBound == UInt64(bytes.count) ? range.upperBound : range.upperBound / unit * unit
@@ -161,7 +156,12 @@ struct WriterModel {
   mutating func writePacked(_ random: inout SeededGenerator) throws {
     let cluster = Int(subject.cluster)
     guard !bytes.isEmpty else { return }
-    let index = Int.random(in: 0...(bytes.count - 1) / cluster, using: &random)
+    try writePacked(Int.random(in: 0...(bytes.count - 1) / cluster, using: &random), &random)
+  }
+
+  /// Stores a guest cluster packed, where the image can.
+  mutating func writePacked(_ index: Int, _ random: inout SeededGenerator) throws {
+    let cluster = Int(subject.cluster)
     var content = randomPool.part(index * 64..<index * 64 + cluster)
     content.clear(Int.random(in: 0..<cluster / 2, using: &random)..<cluster)
     guard let packed = subject.pack(content) else { return }

@@ -5,6 +5,7 @@ import Synchronization
 import SystemPackage
 import TestSupport
 import Testing
+import WriterProof
 
 /// Whatever one does to a qcow2 disk, it reads as an array of bytes treated alike, its counts are exact after closing, and
 /// its snapshot stays what it was.

@@ -5,6 +5,7 @@ import PlatterQCOW2
 import PlatterRaw
 import SystemPackage
 import TestSupport
+import WriterProof
 
 /// A kind of qcow2 image that the writer is tried on.
 struct WriterSubject: Sendable, Hashable, CustomStringConvertible {
@@ -22,6 +23,8 @@ struct WriterSubject: Sendable, Hashable, CustomStringConvertible {
   var sharing = Sharing.none
   var dataFile = DataFile.none
   var clusterCount = 100
+  /// The header names its features, as QEMU's do: what comes behind lies in another sector.
+  var hasFeatureNames = false
 
   var cluster: UInt64 { 1 << UInt64(clusterBits) }
   var mapUnit: UInt64 { isExtended ? cluster / 32 : cluster }
@@ -57,11 +60,6 @@ struct WriterSubject: Sendable, Hashable, CustomStringConvertible {
   }
 }
 
-extension SeededGenerator {
-  /// True once in `count` times.
-  mutating func chance(_ count: Int) -> Bool { Int.random(in: 0..<count, using: &self) == 0 }
-}
-
 /// An image as its builder made it, and what its guest sees.
 struct BuiltSubject: Sendable {
   var image = PagedBytes()
@@ -72,18 +70,6 @@ struct BuiltSubject: Sendable {
   /// Guest bytes of the backing image, as long as the disk.
   var below: [UInt8] = []
   var dataFile: [UInt8] = []
-}
-
-/// Random bytes that everybody may take pieces of: making them anew each time is slow.
-let randomPool: [UInt8] = {
-  var random = SeededGenerator(seed: 0x5eed)
-  return random.bytes(1 << 20)
-}()
-
-extension [UInt8] {
-  mutating func put(_ bytes: [UInt8], at offset: Int) { withMutableRawBytes { $0.copy(bytes.rawBytes, to: offset) } }
-  mutating func clear(_ range: Range<Int>) { withMutableRawBytes { $0.zero(range) } }
-  func part(_ range: Range<Int>) -> [UInt8] { rawBytes.extracting(range).array() }
 }
 
 extension PagedBytes {
@@ -105,6 +91,7 @@ extension WriterSubject {
     image.hasExtendedL2 = isExtended
     image.compressionType = isZstd ? 1 : 0
     image.encryptionMethod = isEncrypted ? 1 : 0
+    if hasFeatureNames { image.featureNames = (0..<8).map { (0, $0, "feature \($0)") } }
     if backing != .none { image.backingName = Array("below".utf8) }
     if dataFile != .none {
       image.dataFileName = "data"

@@ -11,11 +11,17 @@ package final class FaultyStore: ByteStore {
     case failWrite(nth: Int)
     /// The nth flush fails, as do all after it.
     case failFlush(nth: Int)
+    /// Only the nth read, write or flush fails: whoever goes on afterwards finds a disk that works again.
+    case failOnce(FaultyStore.Request, nth: Int)
+    /// From the nth write on there is no room: what was never written before cannot be, after a part of it was.
+    case fillUp(nth: Int)
     /// Reads end at this byte although the length says more: a file cut by somebody meanwhile.
     case endReads(at: UInt64)
     /// Says "data" of holes too, as a file system without holes does.
     case hideHoles
   }
+
+  package enum Request: Sendable, Hashable { case read, write, flush }
 
   package struct Counts: Sendable, Equatable {
     package var reads = 0
@@ -58,6 +64,7 @@ package final class FaultyStore: ByteStore {
       if case .failRead(let nth) = fault, number >= nth {
         throw failure("cannot read \(wanted) bytes at \(offset.hex)")
       }
+      if fault == .failOnce(.read, nth: number) { throw failure("cannot read \(wanted) bytes at \(offset.hex)") }
       if case .endReads(let limit) = fault { end = min(end, limit) }
     }
     guard offset < end else { return 0 }
@@ -69,8 +76,11 @@ package final class FaultyStore: ByteStore {
 
   package func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
     let count = UInt64(bytes.byteCount)
-    try countWrite(count, "cannot write \(count) bytes at \(offset.hex)")
-    try base.write(bytes, at: offset)
+    let number = try countWrite(count, "cannot write \(count) bytes at \(offset.hex)")
+    let room = try room(for: offset..<offset + count, number)
+    guard room < count else { return try base.write(bytes, at: offset) }
+    try base.write(bytes.extracting(0..<Int(room)), at: offset)
+    throw ImageError.io("cannot write \(count) bytes at \(offset.hex)", .noSpace, file: name)
   }
 
   package func segment(at offset: UInt64, limit: UInt64) throws(ImageError) -> StoreSegment {
@@ -82,17 +92,20 @@ package final class FaultyStore: ByteStore {
   }
 
   package func punch(_ range: Range<UInt64>) throws(ImageError) {
-    try countWrite(0, "cannot punch \(range)")
+    _ = try countWrite(0, "cannot punch \(range)")
     try base.punch(range)
   }
 
   package func zero(_ range: Range<UInt64>) throws(ImageError) {
-    try countWrite(0, "cannot zero \(range)")
+    _ = try countWrite(0, "cannot zero \(range)")
     try base.zero(range)
   }
 
   package func allocate(_ range: Range<UInt64>) throws(ImageError) {
-    try countWrite(0, "cannot allocate \(range)")
+    let number = try countWrite(0, "cannot allocate \(range)")
+    guard try room(for: range, number) == range.upperBound - range.lowerBound else {
+      throw ImageError.io("cannot allocate \(range)", .noSpace, file: name)
+    }
     try base.allocate(range)
   }
 
@@ -102,21 +115,37 @@ package final class FaultyStore: ByteStore {
       return counts.flushes
     }
     for case .failFlush(let nth) in faults where number >= nth { throw failure("cannot flush") }
+    if faults.contains(.failOnce(.flush, nth: number)) { throw failure("cannot flush") }
     try base.flush()
   }
 
   package func resize(to byteCount: UInt64) throws(ImageError) {
-    try countWrite(0, "cannot resize to \(byteCount)")
+    _ = try countWrite(0, "cannot resize to \(byteCount)")
     try base.resize(to: byteCount)
   }
 
-  private func countWrite(_ byteCount: UInt64, _ what: String) throws(ImageError) {
+  /// Bytes of a write that find room: up to the first that was never written, once the disk is full.
+  private func room(for range: Range<UInt64>, _ number: Int) throws(ImageError) -> UInt64 {
+    let isFull = faults.contains { if case .fillUp(let nth) = $0 { number >= nth } else { false } }
+    var position = range.lowerBound
+    while isFull, position < range.upperBound {
+      guard position < (try base.byteCount()) else { return position - range.lowerBound }
+      let segment = try base.segment(at: position, limit: range.upperBound - position)
+      if segment.isHole { return position - range.lowerBound }
+      position += segment.byteCount
+    }
+    return range.upperBound - range.lowerBound
+  }
+
+  private func countWrite(_ byteCount: UInt64, _ what: String) throws(ImageError) -> Int {
     let number = state.withLock { counts in
       counts.writes += 1
       counts.bytesWritten += byteCount
       return counts.writes
     }
     for case .failWrite(let nth) in faults where number >= nth { throw failure(what) }
+    if faults.contains(.failOnce(.write, nth: number)) { throw failure(what) }
+    return number
   }
 
   private func failure(_ what: String) -> ImageError { ImageError.io(what, .ioError, file: name) }

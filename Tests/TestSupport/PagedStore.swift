@@ -45,6 +45,40 @@ package struct PagedBytes: Sendable, Equatable {
     return value
   }
 
+  /// The kind of the byte at an offset, and how far it goes.
+  package func segment(at offset: UInt64, limit: UInt64) -> StoreSegment {
+    let size = UInt64(Self.pageByteCount)
+    let end = min(byteCount, offset.adding(limit) ?? .max)
+    let isHole = pages[offset / size] == nil
+    var position = (offset / size + 1) * size
+    while position < end, (pages[position / size] == nil) == isHole { position += size }
+    return StoreSegment(isHole: isHole, byteCount: min(position, end) - offset)
+  }
+
+  /// Visits the entries of a table that are not all zeros.
+  /// - Parameters:
+  ///   - range: aligned to the width.
+  ///   - width: 8 or 16 bytes.
+  package func forEachEntry(
+    _ range: Range<UInt64>, width: Int, _ body: (_ offset: UInt64, _ word: UInt64, _ second: UInt64) -> Void
+  ) {
+    let size = UInt64(Self.pageByteCount)
+    var position = range.lowerBound
+    while position < range.upperBound {
+      let (page, start) = (position / size, Int(position % size))
+      let end = min(range.upperBound, (page + 1) * size)
+      if let bytes = pages[page] {
+        let raw = bytes.rawBytes
+        for index in stride(from: start, to: start + Int(end - position), by: width) {
+          let word = raw.bigEndian(at: index, as: UInt64.self) ?? 0
+          let second = width == 16 ? raw.bigEndian(at: index + 8, as: UInt64.self) ?? 0 : 0
+          if word | second != 0 { body(page * size + UInt64(index), word, second) }
+        }
+      }
+      position = end
+    }
+  }
+
   package mutating func write(_ bytes: RawSpan, at offset: UInt64) {
     for (page, inPage, place, length) in Self.parts(offset, bytes.byteCount) {
       let part = bytes.extracting(place..<place + length)
@@ -95,33 +129,45 @@ extension [UInt8] {
   fileprivate func withBytes(_ body: (RawSpan) -> Void) { body(rawBytes) }
 }
 
-/// A store of `PagedBytes`. Remembers every change in order where it is told to: what the power-cut simulator replays.
-package final class PagedStore: ByteStore {
-  private struct State: Sendable {
-    var bytes: PagedBytes
-    var journal: [RecordingStore.Operation] = []
+/// Every change of some files in the order in which they were asked for: what the power-cut simulator replays.
+package final class ChangeJournal: Sendable {
+  package struct Change: Sendable {
+    package var file: Int
+    package var operation: RecordingStore.Operation
   }
 
+  private let list = Mutex<[Change]>([])
+
+  package init() {}
+
+  package var changes: [Change] { list.withLock { $0 } }
+  package var count: Int { list.withLock { $0.count } }
+  func append(_ change: Change) { list.withLock { $0.append(change) } }
+}
+
+/// A store of `PagedBytes`, whose pages that nobody wrote are holes. Notes every change in a journal, where it has one.
+package final class PagedStore: ByteStore {
   package let name: String
   package let isWritable: Bool
-  private let recordsChanges: Bool
-  private let state: Mutex<State>
+  private let journal: ChangeJournal?
+  private let file: Int
+  private let state: Mutex<PagedBytes>
 
+  /// - Parameter file: its number in the journal.
   package init(
-    _ bytes: PagedBytes = PagedBytes(), name: String = "memory", isWritable: Bool = true, recordsChanges: Bool = false
+    _ bytes: PagedBytes = PagedBytes(), name: String = "memory", isWritable: Bool = true,
+    journal: ChangeJournal? = nil, file: Int = 0
   ) {
     self.name = name
     self.isWritable = isWritable
-    self.recordsChanges = recordsChanges
-    state = Mutex(State(bytes: bytes))
+    self.journal = journal
+    self.file = file
+    state = Mutex(bytes)
   }
 
-  package var bytes: PagedBytes { state.withLock { $0.bytes } }
-  /// Everything that changed since it was made; empty where it was not asked to remember.
-  package var journal: [RecordingStore.Operation] { state.withLock { $0.journal } }
-  package var journalCount: Int { state.withLock { $0.journal.count } }
+  package var bytes: PagedBytes { state.withLock { $0 } }
 
-  package func byteCount() throws(ImageError) -> UInt64 { state.withLock { $0.bytes.byteCount } }
+  package func byteCount() throws(ImageError) -> UInt64 { state.withLock { $0.byteCount } }
 
   package func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(ImageError) -> Int {
     // A copy, since an inout span cannot be captured by the lock's closure; pages are shared.
@@ -141,13 +187,17 @@ package final class PagedStore: ByteStore {
     if range.upperBound > (try byteCount()) { try resize(to: range.upperBound) }
   }
 
+  package func segment(at offset: UInt64, limit: UInt64) throws(ImageError) -> StoreSegment {
+    state.withLock { $0.segment(at: offset, limit: limit) }
+  }
+
   private func change(_ operation: RecordingStore.Operation) throws(ImageError) {
     guard isWritable || operation == .flush else {
       throw ImageError(.io, "opened read-only", file: name)
     }
-    state.withLock { state in
-      state.bytes.apply(operation)
-      if recordsChanges { state.journal.append(operation) }
+    state.withLock { bytes in
+      bytes.apply(operation)
+      journal?.append(ChangeJournal.Change(file: file, operation: operation))
     }
   }
 }

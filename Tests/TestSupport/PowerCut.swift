@@ -5,34 +5,41 @@ import PlatterCore
 package struct PowerCut {
   private static let sectorByteCount: UInt64 = 512
 
-  private let initial: PagedBytes
-  private let journal: [RecordingStore.Operation]
+  private let initial: [PagedBytes]
+  private let journal: [ChangeJournal.Change]
 
-  /// - Parameter journal: all changes since the file was `initial`, as a `PagedStore` records them.
-  package init(_ initial: PagedBytes, _ journal: [RecordingStore.Operation]) {
+  /// - Parameters:
+  ///   - initial: each file before the first change, by its number in the journal.
+  ///   - journal: all changes since then.
+  package init(_ initial: [PagedBytes], _ journal: ChangeJournal) {
     self.initial = initial
-    self.journal = journal
+    self.journal = journal.changes
   }
 
-  /// Calls `body` with what is left of the file for a cut before each operation and after the last.
+  /// Calls `body` with what is left of the files for cuts before each operation and after the last.
+  /// - Parameter variants: so many cuts at each place where there is something to lose.
   package func forEachCut(
-    _ random: inout SeededGenerator, _ body: (_ operationCount: Int, _ left: PagedBytes) throws -> Void
+    _ random: inout SeededGenerator, variants: Int = 1,
+    _ body: (_ operationCount: Int, _ left: [PagedBytes]) throws -> Void
   ) throws {
     var flushed = initial
-    var pending: [RecordingStore.Operation] = []
+    var pending: [ChangeJournal.Change] = []
     for count in 0...journal.count {
-      var left = flushed
-      // All of it and nothing of it are as likely as each share between.
-      let odds = Int.random(in: 0...4, using: &random)
-      for operation in pending { Self.applyPart(of: operation, odds, &left, &random) }
-      try body(count, left)
-      guard count < journal.count else { return }
-      if journal[count] == .flush {
-        for operation in pending { flushed.apply(operation) }
-        pending = []
-      } else {
-        pending.append(journal[count])
+      for _ in 0..<(pending.isEmpty ? 1 : variants) {
+        var left = flushed
+        // All of it and nothing of it are as likely as each share between.
+        let odds = Int.random(in: 0...4, using: &random)
+        for change in pending { Self.applyPart(of: change.operation, odds, &left[change.file], &random) }
+        try body(count, left)
       }
+      guard count < journal.count else { return }
+      let next = journal[count]
+      guard next.operation == .flush else {
+        pending.append(next)
+        continue
+      }
+      for change in pending where change.file == next.file { flushed[change.file].apply(change.operation) }
+      pending.removeAll { $0.file == next.file }
     }
   }
 

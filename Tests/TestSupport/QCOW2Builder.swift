@@ -49,7 +49,9 @@ package struct QCOW2Builder: Sendable {
     package var name: String
     package var granularityBits: UInt8 = 16
     package var flags: UInt32 = 2
-    package init(name: String, granularityBits: UInt8 = 16, flags: UInt32 = 2) {
+    package var extra: [UInt8] = []
+    package init(name: String, granularityBits: UInt8 = 16, flags: UInt32 = 2, extra: [UInt8] = []) {
+      self.extra = extra
       self.name = name
       self.granularityBits = granularityBits
       self.flags = flags
@@ -67,6 +69,7 @@ package struct QCOW2Builder: Sendable {
     package var snapshotTableOffset: UInt64 = 0
     package var snapshotL1Offsets: [UInt64] = []
     package var bitmapDirectoryOffset: UInt64 = 0
+    package var bitmapTableOffsets: [UInt64] = []
     package var refcountTableOffset: UInt64 = 0
   }
 

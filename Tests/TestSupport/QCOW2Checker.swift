@@ -13,7 +13,8 @@ package struct QCOW2Checker {
   private let version: UInt64
   private let isExtended: Bool
   private let hasDataFile: Bool
-  private var references: [UInt64: UInt64] = [:]
+  /// By number of the cluster.
+  private var references: [UInt32] = []
   private var refcountOrder: UInt64 = 4
   private var cluster: UInt64 { 1 << clusterBits }
 
@@ -34,6 +35,7 @@ package struct QCOW2Checker {
       return
     }
     if incompatible & 3 != 0 { damage("marked dirty or corrupt") }
+    references = [UInt32](repeating: 0, count: Int((image.byteCount + cluster - 1) >> clusterBits))
     if version >= 3 { refcountOrder = image.number(at: 96, byteCount: 4) }
     count()
     if countsLeaks { countLeaks() }
@@ -48,8 +50,8 @@ package struct QCOW2Checker {
     guard byteCount > 0 else { return }
     if offset == 0, what != "header" { return damage("\(what) lies in the header") }
     for number in offset >> clusterBits...(offset + byteCount - 1) >> clusterBits {
-      references[number, default: 0] += 1
-      if number << clusterBits >= image.byteCount { damage("\(what) at \(offset) lies past the end of the file") }
+      guard number < references.count else { return damage("\(what) at \(offset) lies past the end of the file") }
+      references[Int(number)] += 1
     }
   }
 
@@ -65,10 +67,9 @@ package struct QCOW2Checker {
     let refcountTable = image.number(at: 48)
     let refcountByteCount = image.number(at: 56, byteCount: 4) << clusterBits
     refer(table: "refcount table", refcountTable, refcountByteCount)
-    for entry in stride(from: refcountTable, to: refcountTable + refcountByteCount, by: 8) {
-      let block = image.number(at: entry)
-      if block != 0 { refer(table: "refcount block", block, cluster) }
-    }
+    var blocks: [UInt64] = []
+    image.forEachEntry(refcountTable..<refcountTable + refcountByteCount, width: 8) { _, word, _ in blocks.append(word) }
+    for block in blocks { refer(table: "refcount block", block, cluster) }
     countTree(image.number(at: 40), image.number(at: 36, byteCount: 4), isActive: true)
     var record = image.number(at: 64)
     let snapshotTable = record
@@ -90,8 +91,29 @@ package struct QCOW2Checker {
       if kind == 0x0537_be77 {
         refer(table: "crypto header", image.number(at: offset + 8), image.number(at: offset + 16))
       }
+      // Without the autoclear bit the bitmaps are nobody's.
+      if kind == 0x2385_2875, version >= 3, image.number(at: 88) & 1 == 1 {
+        countBitmaps(
+          image.number(at: offset + 8, byteCount: 4), image.number(at: offset + 24), image.number(at: offset + 16))
+      }
       offset += 8 + (length + 7) / 8 * 8
     }
+  }
+
+  private mutating func countBitmaps(_ count: UInt64, _ directory: UInt64, _ byteCount: UInt64) {
+    refer(table: "bitmap directory", directory, byteCount)
+    var record = directory
+    for index in 0..<count {
+      let (table, entryCount) = (image.number(at: record), image.number(at: record + 8, byteCount: 4))
+      refer(table: "table of bitmap \(index)", table, entryCount * 8)
+      for entry in 0..<entryCount {
+        let word = image.number(at: table + entry * 8)
+        if word > 1 { refer(table: "bits of bitmap \(index)", word, cluster) }
+      }
+      let names = image.number(at: record + 18, byteCount: 2) + image.number(at: record + 20, byteCount: 4)
+      record = (record + 24 + names + 7) / 8 * 8
+    }
+    if record - directory != byteCount { damage("the bitmap directory has \(byteCount) bytes") }
   }
 
   private mutating func countTree(_ l1Offset: UInt64, _ l1Count: UInt64, isActive: Bool) {
@@ -107,11 +129,9 @@ package struct QCOW2Checker {
   }
 
   private mutating func countL2(_ table: UInt64, isActive: Bool) {
-    let width: UInt64 = isExtended ? 16 : 8
-    for entry in stride(from: table, to: table + cluster, by: Int(width)) {
-      let word = image.number(at: entry)
-      let bitmap = isExtended ? image.number(at: entry + 8) : 0
-      if word == 0, bitmap == 0 { continue }
+    var entries: [(offset: UInt64, word: UInt64, bitmap: UInt64)] = []
+    image.forEachEntry(table..<table + cluster, width: isExtended ? 16 : 8) { entries.append(($0, $1, $2)) }
+    for (entry, word, bitmap) in entries {
       if word & Self.compressed != 0 {
         countPacked(word, entry)
         continue
@@ -150,14 +170,13 @@ package struct QCOW2Checker {
   }
 
   private mutating func countLeaks() {
-    for number in 0..<(image.byteCount + cluster - 1) >> clusterBits
-    where refcount(number) > references[number] ?? 0 { leaks += 1 }
+    for number in references.indices where refcount(UInt64(number)) > UInt64(references[number]) { leaks += 1 }
   }
 
   private mutating func compare() {
-    for (number, found) in references {
-      let said = refcount(number)
-      if said < found { damage("cluster \(number) is counted \(said) times and referred to \(found) times") }
+    for (number, found) in references.enumerated() where found > 0 {
+      let said = refcount(UInt64(number))
+      if said < UInt64(found) { damage("cluster \(number) is counted \(said) times and referred to \(found) times") }
     }
     let l1Offset = image.number(at: 40)
     for index in 0..<image.number(at: 36, byteCount: 4) {
@@ -166,8 +185,11 @@ package struct QCOW2Checker {
       checkCopied(word, "L1 entry \(index)")
       guard !hasDataFile else { continue }
       let table = word & Self.offsetMask
-      for entry in stride(from: table, to: table + cluster, by: isExtended ? 16 : 8) {
-        let word = image.number(at: entry)
+      var entries: [(offset: UInt64, word: UInt64)] = []
+      image.forEachEntry(table..<table + cluster, width: isExtended ? 16 : 8) { offset, word, _ in
+        entries.append((offset, word))
+      }
+      for (entry, word) in entries {
         if word & Self.compressed == 0, word & Self.offsetMask != 0 { checkCopied(word, "L2 entry at \(entry)") }
       }
     }
@@ -176,7 +198,7 @@ package struct QCOW2Checker {
   /// The flag means that the count is exactly 1. A count that leaks makes it no more than cautious.
   private mutating func checkCopied(_ word: UInt64, _ what: String) {
     let number = (word & Self.offsetMask) >> clusterBits
-    let isOne = (references[number] ?? 0) == 1
+    let isOne = number < references.count && references[Int(number)] == 1
     if word & Self.copied != 0, !isOne { damage("\(what) says that it owns a shared cluster") }
     if word & Self.copied == 0, refcount(number) == 1 { damage("\(what) does not say that it owns its cluster") }
   }

@@ -156,7 +156,8 @@ struct QCOW2Layout {
       let table = place([UInt8](repeating: 0, count: count * 8))
       directory += bigEndianBytes(UInt64(table)) + bigEndianBytes(UInt32(count)) + bigEndianBytes(bitmap.flags)
       directory += [1, bitmap.granularityBits] + bigEndianBytes(UInt16(bitmap.name.utf8.count))
-      directory += bigEndianBytes(UInt32(0)) + Array(bitmap.name.utf8)
+      directory += bigEndianBytes(UInt32(bitmap.extra.count)) + bitmap.extra + Array(bitmap.name.utf8)
+      built.bitmapTableOffsets.append(UInt64(table))
       directory.append(contentsOf: repeatElement(0, count: (8 - directory.count % 8) % 8))
     }
     built.bitmapDirectoryOffset = UInt64(place(directory))

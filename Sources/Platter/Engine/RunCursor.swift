@@ -38,4 +38,9 @@ struct RunCursor {
     position += byteCount
     if position == batch[index].extent.end { index += 1 }
   }
+
+  /// Moves on to a guest offset.
+  mutating func advance(to offset: UInt64) throws(ImageError) {
+    while let run = try peek(), run.extent.start < offset { advance(min(offset, run.extent.end) - run.extent.start) }
+  }
 }

@@ -89,7 +89,7 @@ final class UnitCopy: Sendable {
   }
 
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
-    var reader = UnitReader(
+    var reader = try UnitReader(
       units, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
       packing: options.packing)
     var isCalled = false

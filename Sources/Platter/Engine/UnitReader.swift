@@ -27,15 +27,16 @@ struct UnitReader: ~Copyable {
   /// Packed units, one behind the other.
   private(set) var packed: AlignedBuffer
 
+  /// - Throws: `.unsupported` where this build was made without the codec of `packing`.
   init(
     _ source: any UnitSource, unit: UInt64, blockByteCount: UInt64, backing: DiskImage?, skipsZeros: Bool,
     packing: UnitPacker.Effort?
-  ) {
+  ) throws(ImageError) {
     self.source = source
     self.unit = unit
     self.backing = backing
     self.skipsZeros = skipsZeros
-    packer = packing.map { UnitPacker($0) }
+    packer = if let packing { try UnitPacker(packing) } else { nil }
     buffer = AlignedBuffer(byteCount: Int(blockByteCount))
     below = AlignedBuffer(byteCount: backing == nil ? 0 : Int(blockByteCount))
     packed = AlignedBuffer(byteCount: packing == nil ? 0 : Int(blockByteCount))
@@ -114,12 +115,14 @@ final class UnitPacker {
   private let deflate: DeflateEncoder?
   private let zstd: ZstdEncoder?
 
-  init(_ effort: Effort) {
+  /// - Throws: `.unsupported` where this build was made without the codec.
+  init(_ effort: Effort) throws(ImageError) {
     switch effort {
     case .deflate(let level, let window):
       deflate = DeflateEncoder(level: level, window: window)
       zstd = nil
     case .zstd(let level):
+      try PackedCodec.zstd.requireSupport()
       deflate = nil
       zstd = ZstdEncoder(level: level)
     }

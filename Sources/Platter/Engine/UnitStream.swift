@@ -38,8 +38,8 @@ final class UnitStream: Sendable {
     try progress.add(progress.rest)
   }
 
-  private func reader(_ units: RecordedUnits, packing: UnitPacker.Effort?) -> UnitReader {
-    UnitReader(
+  private func reader(_ units: RecordedUnits, packing: UnitPacker.Effort?) throws(ImageError) -> UnitReader {
+    try UnitReader(
       units, unit: unit, blockByteCount: blockByteCount, backing: nil, skipsZeros: false, packing: packing)
   }
 
@@ -50,7 +50,7 @@ final class UnitStream: Sendable {
     let turnstile = Turnstile()
     let places = Mutex(layout.places)
     try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
-      var reader = reader(source, packing: options.packing)
+      var reader = try reader(source, packing: options.packing)
       while !stop.isRaised, var block = try source.next() {
         _ = try reader.read(&block)
         let ends = try pack(block, &reader)
@@ -112,7 +112,7 @@ final class UnitStream: Sendable {
     let source = RecordedUnits(units, .plain, sources, unit: unit, blockByteCount: blockByteCount)
     let turnstile = Turnstile()
     try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
-      var reader = reader(source, packing: nil)
+      var reader = try reader(source, packing: nil)
       while !stop.isRaised, var block = try source.next() {
         _ = try reader.read(&block)
         let count = reader.unitCount(block) * Int(unit)
@@ -168,7 +168,7 @@ private final class UnitSurvey: Sendable {
   }
 
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
-    var reader = UnitReader(
+    var reader = try UnitReader(
       source, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
       packing: options.packing)
     while !stop.isRaised, var block = try source.next() {

@@ -63,7 +63,7 @@ final class UnitWrite: Sendable {
   }
 
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
-    var reader = UnitReader(
+    var reader = try UnitReader(
       units, unit: unit, blockByteCount: blockByteCount, backing: nil, skipsZeros: options.skipsZeros,
       packing: options.packing)
     while !stop.isRaised, var block = try units.next() {

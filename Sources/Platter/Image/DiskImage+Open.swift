@@ -20,10 +20,12 @@ extension DiskImage {
 
   /// Opens what `--image-opts` or `json:` describe. `node` has dotted keys.
   package static func open(node: [String: String], _ options: OpenOptions) throws(ImageError) -> DiskImage {
+    if node["driver"] == NullMap.name { return DiskImage(layers: [try NullMap.layer(node)]) }
     var options = options
     let name = try NodeName(node)
     options.node = name.options
     options.format = name.format ?? options.format
+    options.backingNode = name.backing
     if name.isWithoutBacking { options.opensBacking = false }
     return try open(path: name.path, options)
   }
@@ -130,10 +132,15 @@ private struct Opener {
     guard options.opensBacking, !options.isForFactsOnly else { return DiskImage(layers: layers) }
     var seen: [StoreIdentity: String] = [:]
     if let identity = top.map.stores.first?.identity { seen[identity] = top.name }
-    while let last = layers.last, let reference = last.map.backing {
+    while let last = layers.last, let reference = layers.count == 1 ? firstReference(of: last) : last.map.backing {
       guard layers.count < DiskImage.maximumChainLength else {
         throw ImageError(
           .corrupt, "the backing chain is longer than \(DiskImage.maximumChainLength) images", file: top.name)
+      }
+      if layers.count == 1, let node = backingNode(reference) {
+        let below = try DiskImage.open(node: node, backingOptions)
+        try naming(last.name) { () throws(ImageError) in try last.map.accept(parent: below.layers[0].map) }
+        return DiskImage(layers: layers + below.layers)
       }
       let next = try open(reference, of: last, isWritable: options.writableDepth == layers.count)
       if let identity = next.map.stores.first?.identity {
@@ -146,6 +153,38 @@ private struct Opener {
       layers.append(next)
     }
     return DiskImage(layers: layers)
+  }
+
+  /// What the top image says of its backing image, as far as the caller did not say otherwise.
+  private func firstReference(of top: DiskImage.Layer) -> BackingReference? {
+    let node = options.backingNode
+    guard var reference = top.map.backing else {
+      return Self.namesFile(node) ? BackingReference(names: [], displayName: "") : nil
+    }
+    reference.formatName = node["driver"] ?? reference.formatName
+    return reference
+  }
+
+  /// The backing image as the caller described it, where that names a file.
+  private func backingNode(_ reference: BackingReference) -> [String: String]? {
+    var node = options.backingNode
+    guard Self.namesFile(node) else { return nil }
+    node["driver"] = node["driver"] ?? reference.formatName
+    return node
+  }
+
+  private static func namesFile(_ node: [String: String]) -> Bool {
+    node.keys.contains { $0 == "filename" || $0.hasSuffix("file.filename") }
+  }
+
+  private var backingOptions: OpenOptions {
+    var result = options
+    result.format = nil
+    result.isWritable = false
+    result.snapshot = nil
+    result.node = [:]
+    result.backingNode = [:]
+    return result
   }
 
   /// Opens the parent that a reference names, and has the child look at it.

@@ -9,6 +9,8 @@ struct NodeName {
   var options: [String: String]
   /// The caller said that there is no backing image.
   var isWithoutBacking = false
+  /// What the caller says of the backing image, in the same form; empty where the image's own word counts.
+  var backing: [String: String] = [:]
 
   /// Options that say how to treat the image rather than what it is; accepted and of no effect on reading.
   private static let neutral: Set<String> = [
@@ -20,6 +22,7 @@ struct NodeName {
     "overlap-check", "cache-size", "l2-cache-size", "refcount-cache-size", "cache-clean-interval",
     "l2-cache-entry-size",
   ]
+  private static let neutralPrefixes = ["overlap-check."]
   /// Options that a format's driver takes.
   private static let forDrivers: Set<String> = [
     "encrypt.key-secret", "encrypt.format", "key-secret", "offset", "size", "data-file.filename", "data-file.driver",
@@ -28,7 +31,7 @@ struct NodeName {
 
   /// - Throws: `.invalidArgument` for an option that nobody knows or a node without a file.
   init(_ node: [String: String]) throws(ImageError) {
-    var rest = node
+    var rest = try Self.unwrapped(node)
     format = rest.removeValue(forKey: "driver")
     let name: String?
     if format == "file" || format == "host_device" {
@@ -55,11 +58,61 @@ struct NodeName {
     }
     options = [:]
     for (key, value) in rest {
+      if key.hasPrefix("backing.") {
+        backing[String(key.dropFirst("backing.".count))] = value
+        continue
+      }
       if Self.forDrivers.contains(key) {
         options[key] = value
-      } else if !Self.neutral.contains(key) {
+      } else if !Self.neutral.contains(key), !Self.neutralPrefixes.contains(where: key.hasPrefix) {
         throw ImageError.invalidArgument("Block format '\(format ?? "raw")' does not support the option '\(key)'")
       }
     }
+  }
+
+  // MARK: blkdebug
+
+  /// Limits that QEMU's test filter puts on requests. Requests here have none, so there is nothing to limit.
+  private static let requestLimits: Set<String> = [
+    "align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-discard", "max-discard",
+  ]
+
+  /// The same image without the filters that are between it and its files.
+  private static func unwrapped(_ node: [String: String]) throws(ImageError) -> [String: String] {
+    var node = node
+    if node["driver"] == "compress" { node = try withoutFilter(node, prefix: "", child: "file.") }
+    let image = node.removeValue(forKey: "x-image")
+    if node["driver"] == "blkdebug" {
+      node = try withoutFilter(node, prefix: "")
+      if let image { node["file.filename"] = image }
+    } else if let image {
+      node["file.driver"] = "blkdebug"
+      node["file.image.filename"] = image
+    }
+    for prefix in ["file.", "data-file.", "data-file.file."] where node[prefix + "driver"] == "blkdebug" {
+      node = try withoutFilter(node, prefix: prefix)
+    }
+    return node
+  }
+
+  /// Options of the filter go; those of its child take the place of its own.
+  private static func withoutFilter(_ node: [String: String], prefix: String, child: String = "image.")
+    throws(ImageError) -> [String: String]
+  {
+    var result: [String: String] = [:]
+    for (key, value) in node {
+      guard key.hasPrefix(prefix) else {
+        result[key] = value
+        continue
+      }
+      let name = key.dropFirst(prefix.count)
+      if name == "driver" || requestLimits.contains(String(name)) { continue }
+      guard name != "config" || value.isEmpty, !name.hasPrefix("inject-error"), !name.hasPrefix("set-state") else {
+        throw ImageError.unsupported("faults by a 'blkdebug' node are not supported")
+      }
+      if name == "config" { continue }
+      result[prefix + (name.hasPrefix(child) ? String(name.dropFirst(child.count)) : String(name))] = value
+    }
+    return result
   }
 }

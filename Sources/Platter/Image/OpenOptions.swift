@@ -43,6 +43,8 @@ public struct OpenOptions: Sendable {
   package var isForCheck = false
   /// Driver options by dotted names as `--image-opts` has them: "driver", "file.filename", "encrypt.key-secret".
   package var node: [String: String] = [:]
+  /// What is to be held of the top image's backing image, in the form of `node`; empty for what the image says.
+  package var backingNode: [String: String] = [:]
   package var cache = CacheMode.writeback
   /// Gives the secret object with this id.
   package var secrets: @Sendable (String) throws(ImageError) -> [UInt8]? = { _ in nil }

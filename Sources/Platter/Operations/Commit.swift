@@ -11,6 +11,7 @@ package struct Commit {
   /// The overlay keeps what it has. So it does anyway where there are images between it and the target: they no longer
   /// show what they did.
   package var keepsOverlay = false
+  package var cache = OpenOptions.CacheMode.writeback
 
   /// - Parameter image: opened with `isWritable` and with `writableDepth` equal to `depth`.
   /// - Throws: `.invalidArgument` where there is no such image below.
@@ -32,13 +33,13 @@ package struct Commit {
   /// Moves everything. The target is on stable storage before the overlay gives anything up.
   package func run(progress: ProgressHandler? = nil) throws(ImageError) {
     let target = DiskImage(layers: Array(image.layers[depth...]))
-    let writer = try DiskWriter(target)
+    let writer = try DiskWriter(target, cache: cache)
     if target.byteCount < image.byteCount { try writer.resize(to: image.byteCount) }
     try copy(to: writer, ProgressCounter(total: image.byteCount, progress))
     try writer.flush()
     try writer.close()
     guard !keepsOverlay, depth == 1 else { return }
-    let overlay = try DiskWriter(image)
+    let overlay = try DiskWriter(image, cache: cache)
     _ = try overlay.makeAbsent(0..<image.byteCount)
     try overlay.flush()
     try overlay.close()

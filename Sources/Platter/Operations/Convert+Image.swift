@@ -8,7 +8,9 @@ extension Convert {
   private static let firstByteCount: UInt64 = 1 << 20
 
   /// Makes a new image and fills it. It takes its name when it is complete.
-  func makeImage(_ create: Create, _ total: UInt64?, _ progress: ProgressHandler?) throws(ImageError) {
+  func makeImage(_ create: Create, _ total: UInt64?, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?)
+    throws(ImageError)
+  {
     var create = create
     create.byteCount = total ?? Self.firstByteCount
     if total == nil, hasPlaces(create) {
@@ -26,7 +28,7 @@ extension Convert {
     var fileOptions = FileStore.Options(isWritable: true)
     fileOptions.isDirect = options.isDirect
     let output = try OutputFile(create.path, fileOptions, sharing: options.sharesTarget)
-    try makeImage(in: output.store, create, request, total, progress)
+    try makeImage(in: output.store, create, request, total, bitmaps, progress)
     try output.commit()
   }
 
@@ -52,7 +54,8 @@ extension Convert {
   }
 
   private func makeImage(
-    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64?, _ progress: ProgressHandler?
+    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64?, _ bitmaps: [BitmapFacts],
+    _ progress: ProgressHandler?
   ) throws(ImageError) {
     let backing = create.opensBacking ? try create.openBacking() : nil
     try create.format.create(in: store, request)
@@ -63,14 +66,21 @@ extension Convert {
       made: store, at: create.path, format: create.format.name, backing: backing, open)
     if hasPlaces(create) || image.layers[0].map.allocationUnit == nil {
       // Every guest byte has its place already, so there is no order to keep. Encrypted space may read as noise.
-      try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, progress)
+      try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, bitmaps, progress)
     } else {
       try copyUnits(to: image, request, total, progress)
+      guard !bitmaps.isEmpty else { return }
+      let made = try DiskImage.open(made: store, at: create.path, format: create.format.name, backing: backing, open)
+      let writer = try DiskWriter(made, cache: options.flushes ? .writeback : .unsafe)
+      try copyBitmaps(bitmaps, with: writer)
+      try writer.close()
     }
   }
 
   /// Copies through the write engine: into images that are there.
-  func fill(_ image: DiskImage, _ total: UInt64?, isZero: Bool, _ progress: ProgressHandler?) throws(ImageError) {
+  func fill(
+    _ image: DiskImage, _ total: UInt64?, isZero: Bool, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?
+  ) throws(ImageError) {
     let writer = try DiskWriter(image, cache: options.flushes ? .writeback : .unsafe)
     let isZero = isZero && options.sparseByteCount > 0
     if options.isCompressed {
@@ -79,6 +89,7 @@ extension Convert {
     } else {
       try copy(total, to: ImageSink(writer, isZero: isZero), limit: image.byteCount, progress)
     }
+    try copyBitmaps(bitmaps, with: writer)
     try writer.close()
   }
 

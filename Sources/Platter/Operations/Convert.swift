@@ -53,6 +53,10 @@ package struct Convert: Sendable {
     package var isCompressed = false
     /// New images: places are taken in the guest's order, so that the file is the same on every run.
     package var isOrdered = true
+    /// Copy the source's persistent bitmaps too.
+    package var copiesBitmaps = false
+    /// Leave out those that were not saved, instead of refusing to copy.
+    package var skipsInconsistentBitmaps = false
     package init() {}
   }
 
@@ -75,15 +79,16 @@ package struct Convert: Sendable {
   /// - Throws: what reading or writing throws; `.cancelled`. After an error a new file does not exist.
   package func run(progress: ProgressHandler? = nil) throws(ImageError) {
     let total = try total()
+    let bitmaps = try selectBitmaps().copied
     switch target {
     case .newFile(let path): try makeFile(path, total, progress)
     case .existing(let path, let isZero): try overwrite(path, isZero: isZero, total, progress)
     case .stream(let stream): try copy(total, to: StreamSink(stream), limit: UInt64(Int64.max), progress)
-    case .newImage(let create): try makeImage(create, total, progress)
+    case .newImage(let create): try makeImage(create, total, bitmaps, progress)
     case .imageStream(let create, let stream): try streamImage(create, to: stream, progress)
     case .image(let image, let isZero):
       try checkRoom(image.byteCount, total, image.name)
-      try fill(image, total, isZero: isZero, progress)
+      try fill(image, total, isZero: isZero, bitmaps, progress)
     }
   }
 

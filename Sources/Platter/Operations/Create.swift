@@ -51,13 +51,13 @@ package struct Create: Sendable {
       throw .invalidArgument("Error: Trying to create an image with the same filename as the backing file")
         .named(path.string)
     }
+    let base = try opensBacking ? openBacking() : nil
     guard options["backing_fmt"] != nil else {
       throw .invalidArgument("Backing file specified without backing format").named(path.string)
     }
-    if opensBacking {
-      let image = try openBacking()
-      request.backingByteCount = image?.byteCount
-      if byteCount == nil { request.byteCount = image?.byteCount ?? 0 }
+    if let image = base {
+      request.backingByteCount = image.byteCount
+      if byteCount == nil { request.byteCount = image.byteCount }
     } else if byteCount == nil {
       throw .invalidArgument("Image creation needs a size parameter").named(path.string)
     }

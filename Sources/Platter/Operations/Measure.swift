@@ -1,4 +1,5 @@
 package import PlatterCore
+import PlatterQCOW2
 
 /// Tells how large an image file would be before it is made.
 package struct Measure: Sendable {
@@ -19,8 +20,8 @@ package struct Measure: Sendable {
   package func run() throws(ImageError) -> ImageMeasurement {
     let unit = try format.measuringUnit(request)
     var measurement = try format.measure(request, dataByteCount: try dataByteCount(unit))
-    if let source, format.name == "qcow2", request.text("compat").map({ $0 == "1.1" || $0 == "v3" }) ?? true {
-      measurement.bitmaps = source.formatName == "qcow2" ? 0 : nil
+    if format.name == QCOW2.name, let bitmaps = source?.layers[0].map as? any BitmapSource {
+      measurement.bitmaps = try QCOW2.measureBitmaps(request, of: bitmaps)
     }
     return measurement
   }

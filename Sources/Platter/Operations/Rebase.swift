@@ -2,7 +2,6 @@ package import PlatterCore
 
 /// Gives an overlay another backing image.
 package struct Rebase {
-
   /// What the overlay shall name.
   package struct Backing: Sendable {
     package var name: [UInt8]
@@ -15,6 +14,11 @@ package struct Rebase {
 
   private let image: DiskImage
   private let backing: Backing?
+  package var cache = OpenOptions.CacheMode.writeback
+  /// What must become the overlay's own is stored compressed, where that is smaller.
+  package var isCompressed = false
+  /// Zeros that must become the overlay's own are written as bytes, as qemu-img 7.2 does; else they take no space.
+  package var writesZeros = false
   /// The overlay's allocation unit.
   private let unit: UInt64
   /// Guest bytes that are compared at once: whole units, and two such buffers fit a processor's cache.
@@ -32,7 +36,7 @@ package struct Rebase {
 
   /// Changes only what the overlay names; the caller knows that both have the same content.
   package func renameOnly() throws(ImageError) {
-    let writer = try DiskWriter(image)
+    let writer = try DiskWriter(image, cache: cache)
     try writer.setBacking(backing?.name, format: backing?.format)
     try writer.close()
   }
@@ -40,7 +44,10 @@ package struct Rebase {
   /// Copies into the overlay what would read differently over the new backing image, then changes the name.
   /// - Parameter newBase: the new backing image with its chain; nil for none.
   package func run(newBase: DiskImage?, progress: ProgressHandler? = nil) throws(ImageError) {
-    let writer = try DiskWriter(image)
+    let writer = try DiskWriter(image, cache: cache)
+    guard !isCompressed || writer.packedUnitByteCount != nil else {
+      throw .invalidArgument("Compression not supported for this file format").named(image.name)
+    }
     let counter = ProgressCounter(total: image.byteCount, progress)
     var buffers = Buffers(byteCount: Int(stepByteCount))
     // The overlay alone: absent is what its backing image shows through.
@@ -69,13 +76,28 @@ package struct Rebase {
       var end = min(run.extent.end, other?.extent.end ?? range.upperBound)
       let isNewZero = other?.readsZero ?? true
       if !(run.readsZero && isNewZero) {
+        let isInsideOld = image.layers.count > 1 && position < image.layers[1].map.byteCount
+        let isOldZero = run.readsZero && !(writesZeros && isInsideOld)
         end = min(end, (position / stepByteCount + 1) * stepByteCount)
-        try keepDifference(position..<end, run.readsZero, isNewZero ? nil : newBase, writer, &buffers)
+        if isCompressed, let whole = wholeUnit(at: position, in: range) {
+          // A packed unit is written once, so it is looked at whole.
+          end = whole.upperBound
+          try keepDifference(whole, false, newBase, writer, &buffers)
+        } else {
+          try keepDifference(position..<end, isOldZero, isNewZero ? nil : newBase, writer, &buffers)
+        }
       }
-      old.advance(end - position)
-      if other != nil { new?.advance(end - position) }
+      try old.advance(to: end)
+      try new?.advance(to: end)
       position = end
     }
+  }
+
+  /// The unit that holds `position`, where the overlay has nothing of it.
+  private func wholeUnit(at position: UInt64, in range: Range<UInt64>) -> Range<UInt64>? {
+    let start = position / unit * unit
+    let end = min(start + unit, image.byteCount)
+    return start >= range.lowerBound && end <= range.upperBound ? start..<end : nil
   }
 
   private struct Buffers: ~Copyable {
@@ -123,15 +145,27 @@ package struct Rebase {
     _ bytes: RawSpan, _ part: Range<Int>, _ offset: UInt64, _ writer: DiskWriter
   ) throws(ImageError) {
     guard !part.isEmpty else { return }
-    try writer.write(bytes.extracting(part), at: offset + UInt64(part.lowerBound))
+    let start = offset + UInt64(part.lowerBound)
+    let bytes = bytes.extracting(part)
+    // Compressed ones come unit by unit.
+    let isWhole = start % unit == 0 && (UInt64(part.count) == unit || start + UInt64(part.count) == image.byteCount)
+    guard isCompressed, isWhole else { return try writer.write(bytes, at: start) }
+    if bytes.isAllZero {
+      try writer.ownZeros(start..<start + UInt64(part.count))
+    } else {
+      try writer.writeCompressed(bytes, at: start)
+    }
   }
 
   private static func fill(
     _ buffer: inout AlignedBuffer, _ image: DiskImage, _ range: Range<UInt64>, _ scratch: Scratch
   ) throws(ImageError) {
     let count = Int(range.upperBound - range.lowerBound)
+    // Behind its end an image below reads as zeros.
+    let present = Int(min(image.byteCount, range.upperBound) - min(image.byteCount, range.lowerBound))
     try buffer.withMutableBytes { bytes throws(ImageError) in
-      var part = bytes._mutatingExtracting(0..<count)
+      bytes.zero(present..<count)
+      var part = bytes._mutatingExtracting(0..<present)
       try image.read(into: &part, at: range.lowerBound, scratch)
     }
   }

@@ -1,9 +1,11 @@
 package import PlatterCore
+import Synchronization
 
 extension DiskWriter {
   /// Changes the disk's size. New bytes read as zeros, where the format can say so. On stable storage when it returns.
   package func resize(to byteCount: UInt64) throws(ImageError) {
     try prepare()
+    try map.checkResize(to: byteCount)
     let old = map.byteCount
     if byteCount < old {
       // What is left of the last unit would be seen again when the disk grows.
@@ -11,11 +13,35 @@ extension DiskWriter {
       try writeZeros(byteCount..<max(byteCount, min(old, unitEnd)))
     }
     try exclusively(0..<UInt64.max) { () throws(ImageError) in
-      try map.resize(to: byteCount, isUnsafe ? {} : barrier)
+      try endingWithFailure { () throws(ImageError) in try map.resize(to: byteCount, isUnsafe ? {} : barrier) }
     }
     image.units.removeAll()
     if byteCount > old, map.growsWithZeros { try clear(old..<byteCount) }
     try flush()
+  }
+
+  /// Runs `body` on the map while no other request is under way: for what a format does to the whole image.
+  package func restructure<R>(_ body: (any WritableMap, Barrier) throws(ImageError) -> R) throws(ImageError) -> R {
+    try prepare()
+    let result = try exclusively(0..<UInt64.max) { () throws(ImageError) in
+      try endingWithFailure { () throws(ImageError) in try body(map, isUnsafe ? {} : barrier) }
+    }
+    image.units.removeAll()
+    try finishRequest()
+    return result
+  }
+
+  /// Runs a step after whose failure nobody knows what is on disk: the writer then takes no more requests. A refusal
+  /// changes nothing.
+  func endingWithFailure<R>(_ body: () throws(ImageError) -> R) throws(ImageError) -> R {
+    do throws(ImageError) {
+      return try body()
+    } catch {
+      if ![.unsupported, .invalidArgument, .notFound].contains(error.code) {
+        publishing.withLock { $0.hasFailed = true }
+      }
+      throw error
+    }
   }
 
   /// Makes new bytes read as zeros where old content or a backing image shows.
@@ -46,7 +72,9 @@ extension DiskWriter {
     }
     try prepare()
     try exclusively(0..<UInt64.max) { () throws(ImageError) in
-      try map.setBacking(name, format: format, isUnsafe ? {} : barrier)
+      try endingWithFailure { () throws(ImageError) in
+        try map.setBacking(name, format: format, isUnsafe ? {} : barrier)
+      }
     }
   }
 
@@ -56,19 +84,15 @@ extension DiskWriter {
     let whole = wholeUnits(of: range)
     try writeOwnZeros(range.lowerBound..<min(whole.lowerBound, range.upperBound))
     try release(whole, as: .zero) { (step) throws(ImageError) in try writeOwnZeros(step) }
+    // Where a format has no zeros and nothing lies below yet, it has let go of the units instead.
+    var position = whole.lowerBound
+    while position < whole.upperBound {
+      var extents: [Extent] = []
+      position = try map.map(position..<whole.upperBound, limit: 32, into: &extents)
+      for extent in extents where extent.kind == .absent { try writeOwnZeros(extent.start..<extent.end) }
+    }
     if whole.upperBound < range.upperBound {
       try writeOwnZeros(max(whole.upperBound, range.lowerBound)..<range.upperBound)
-    }
-  }
-
-  private func writeOwnZeros(_ range: Range<UInt64>) throws(ImageError) {
-    guard !range.isEmpty else { return }
-    let zeros = [UInt8](repeating: 0, count: Int(min(1 << 20, range.upperBound - range.lowerBound)))
-    var position = range.lowerBound
-    while position < range.upperBound {
-      let count = Int(min(UInt64(zeros.count), range.upperBound - position))
-      try write(zeros.rawBytes.extracting(0..<count), at: position)
-      position += UInt64(count)
     }
   }
 }

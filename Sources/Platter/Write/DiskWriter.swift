@@ -11,7 +11,9 @@ import Synchronization
 /// request fails, because what is on disk is no longer known.
 package final class DiskWriter: Sendable {
   /// Most guest bytes that one step allocates: bounds the memory of a merged write.
-  private static let maximumStepByteCount: UInt64 = 1 << 20
+  static let maximumStepByteCount: UInt64 = 1 << 20
+  /// Most guest bytes that get a place at once without being written.
+  static let maximumPreallocationByteCount: UInt64 = 64 << 20
   /// Most units that one step releases, where they are more than so many bytes.
   private static let maximumReleaseUnitCount: UInt64 = 1 << 18
   private static let minimumReleaseByteCount: UInt64 = 1 << 30
@@ -23,9 +25,9 @@ package final class DiskWriter: Sendable {
   /// Flushing is left out altogether (cache mode unsafe).
   let isUnsafe: Bool
   let ranges = RangeLock()
-  private let publishing = Mutex(Publishing())
+  let publishing = Mutex(Publishing())
 
-  private struct Publishing: Sendable {
+  struct Publishing: Sendable {
     var isPrepared = false
     var hasFailed = false
     var isClosed = false
@@ -67,28 +69,12 @@ package final class DiskWriter: Sendable {
     if isWritethrough { try flush() }
   }
 
-  /// Makes guest bytes read as zeros.
-  /// - Parameter mayUnmap: space may be given back.
-  package func zero(_ range: Range<UInt64>, mayUnmap: Bool) throws(ImageError) {
-    try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
-    guard !range.isEmpty else { return }
-    try prepare()
-    let whole = wholeUnits(of: range)
-    try writeZeros(range.lowerBound..<min(whole.lowerBound, range.upperBound))
-    try release(whole, as: mayUnmap ? .zero : .zeroKeepingSpace) { (step) throws(ImageError) in
-      try writeZeros(step)
-    }
-    if whole.upperBound < range.upperBound {
-      try writeZeros(max(whole.upperBound, range.lowerBound)..<range.upperBound)
-    }
-    try finishRequest()
-  }
-
   /// Tells that the guest no longer needs bytes. What they read as afterwards is the format's matter; units that are only
   /// partly in the range are left alone.
   package func discard(_ range: Range<UInt64>) throws(ImageError) {
     try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
     try prepare()
+    try map.changed(range)
     try release(wholeUnits(of: range), as: .discard) { _ in }
     try finishRequest()
   }
@@ -131,6 +117,7 @@ package final class DiskWriter: Sendable {
     }
     do throws(ImageError) {
       try map.stores[Int(allocation.store)].write(packed, at: allocation.offset)
+      try map.changed(unitStart..<min(unitStart + unit, map.byteCount))
     } catch {
       map.abandon(allocation)
       throw error
@@ -143,24 +130,8 @@ package final class DiskWriter: Sendable {
   /// Everything that requests have written so far is on stable storage after.
   package func flush() throws(ImageError) {
     try publish()
-    if !isUnsafe { try barrier() }
-  }
-
-  /// Runs `body` on the map while no other request is under way: for what a format does to the whole image.
-  /// After an I/O error in it the writer takes no more requests, because what is on disk is no longer known.
-  package func restructure<R>(_ body: (any WritableMap, Barrier) throws(ImageError) -> R) throws(ImageError) -> R {
-    try prepare()
-    let result = try exclusively(0..<UInt64.max) { () throws(ImageError) in
-      do throws(ImageError) {
-        return try body(map, isUnsafe ? {} : barrier)
-      } catch {
-        if error.code == .io { publishing.withLock { $0.hasFailed = true } }
-        throw error
-      }
-    }
-    image.units.removeAll()
-    try finishRequest()
-    return result
+    // What a disk lost once it does not tell again: a later success would promise too much.
+    if !isUnsafe { try endingWithFailure(barrier) }
   }
 
   /// Publishes everything and clears the format's marks. The writer takes no request afterwards.
@@ -249,6 +220,7 @@ package final class DiskWriter: Sendable {
     let payloadEnd = min(limit, allocation.range.upperBound)
     do throws(ImageError) {
       try write(bytes.extracting(0..<Int(payloadEnd - offset)), at: offset, into: allocation)
+      try map.changed(offset..<payloadEnd)
     } catch {
       map.abandon(allocation)
       throw error
@@ -296,29 +268,8 @@ package final class DiskWriter: Sendable {
     try image.read(into: &span, at: allocation.start + UInt64(part.lowerBound))
   }
 
-  /// Writes zeros as data, leaving alone what reads as zeros already.
-  func writeZeros(_ range: Range<UInt64>) throws(ImageError) {
-    guard !range.isEmpty else { return }
-    let zeros = [UInt8](repeating: 0, count: Int(min(Self.maximumStepByteCount, range.upperBound - range.lowerBound)))
-    var walk = ChainWalk(image.layers)
-    var position = range.lowerBound
-    var runs: [Run] = []
-    while position < range.upperBound {
-      runs.removeAll(keepingCapacity: true)
-      position = try walk.runs(position..<range.upperBound, limit: 32, into: &runs)
-      for run in runs where !run.readsZero {
-        var offset = run.extent.start
-        while offset < run.extent.end {
-          let count = Int(min(UInt64(zeros.count), run.extent.end - offset))
-          try writeThrough(zeros.rawBytes.extracting(0..<count), at: offset)
-          offset += UInt64(count)
-        }
-      }
-    }
-  }
-
   /// `write` without the end of a request.
-  private func writeThrough(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
+  func writeThrough(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
     var done = 0
     while done < bytes.byteCount {
       let rest = bytes.extracting(done..<bytes.byteCount)
@@ -345,11 +296,11 @@ package final class DiskWriter: Sendable {
     }
   }
 
-  private func finishRequest() throws(ImageError) {
+  func finishRequest() throws(ImageError) {
     if isWritethrough { try flush() } else if map.mustPublishSoon { try publish() }
   }
 
-  private func publish() throws(ImageError) {
+  func publish() throws(ImageError) {
     try publishing.withLock { state throws(ImageError) in
       try checkFailure(state)
       do throws(ImageError) {
@@ -375,7 +326,7 @@ package final class DiskWriter: Sendable {
 
   // MARK: Ranges
 
-  private func checkRange(_ byteCount: UInt64, _ offset: UInt64) throws(ImageError) {
+  func checkRange(_ byteCount: UInt64, _ offset: UInt64) throws(ImageError) {
     let size = map.byteCount
     guard offset <= size, byteCount <= size - offset else {
       throw ImageError(

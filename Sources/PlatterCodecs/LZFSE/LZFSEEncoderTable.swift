@@ -11,7 +11,11 @@ struct LZFSEEncoderTable {
   /// Scales the counts so that they add up to the number of states; none that occurs vanishes.
   mutating func normalise() {
     let total = counts.reduce(0, +)
-    guard total > 0 else { return }
+    guard total > 0 else {
+      // Apple's encoder fills the table of a block without literals too, and 7-Zip wants it full.
+      counts[0] = stateCount
+      return
+    }
     var left = stateCount
     for index in counts.indices where counts[index] > 0 {
       counts[index] = max(1, (counts[index] * stateCount + total / 2) / total)

@@ -1,6 +1,7 @@
 package import PlatterCore
 
-/// Decodes a unit of any length in pieces, in bounded memory: 4 MiB, and 66 MiB for xz with the largest dictionary.
+/// Decodes a unit of any length in pieces, in bounded memory: 4 MiB, 10 MB for bzip2, and 66 MiB for xz with the
+/// largest dictionary.
 ///
 /// For DMG chunks that decode to hundreds of megabytes; `UnitDecoder` is the faster way for the rest.
 package final class StreamDecoder {
@@ -27,6 +28,7 @@ package final class StreamDecoder {
   package func decode(
     input: (inout MutableRawSpan) throws(ImageError) -> Int, output: (RawSpan) throws(ImageError) -> Void
   ) throws(ImageError) {
+    try codec.requireSupport()
     var given: UInt64 = 0
     func give(_ bytes: RawSpan) throws(ImageError) {
       given += UInt64(bytes.byteCount)
@@ -39,7 +41,8 @@ package final class StreamDecoder {
     case .deflate: try run(InflateStream(hasZlibHeader: false), input, give)
     case .zlib: try run(InflateStream(hasZlibHeader: true), input, give)
     case .zstd: try run(ZstdUnit(), input, give)
-    case .bzip2: try run(BZip2Stream(), input, give)
+    case .bzip2:
+      try BZip2Stream().decode(from: input, to: give, while: { given < byteCount ?? .max })
     case .xz: try run(XZStream(), input, give)
     case .lzfse: try LZFSEStream().decode(from: input, to: give)
     case .adc: try decodeADC(input, give)
@@ -53,7 +56,7 @@ package final class StreamDecoder {
     switch codec {
     case .deflate, .zlib: InflateStream.name
     case .zstd: ZstdUnit.name
-    case .bzip2: BZip2Stream.name
+    case .bzip2: BZip2.name
     case .xz: XZStream.name
     case .lzfse: "LZFSE"
     case .adc: "ADC"

@@ -27,7 +27,8 @@ package enum CreationValue {
     return value
   }
 
-  /// Bytes: a decimal number with an optional fraction and an optional letter of b, k, M, G, T, P, E.
+  /// Bytes: a decimal number with an optional fraction and an optional letter of b, k, M, G, T, P, E; or 0x and a
+  /// hexadecimal one.
   package static func size(_ text: String, of name: String) throws(ImageError) -> UInt64 {
     guard let value = size(text) else {
       throw .invalidArgument("Parameter '\(name)' expects a non-negative number below 2^64")
@@ -36,6 +37,10 @@ package enum CreationValue {
   }
 
   private static func size(_ text: String) -> UInt64? {
+    if text.hasPrefix("0x") || text.hasPrefix("0X") {
+      let digits = text.dropFirst(2)
+      return digits.first?.isHexDigit == true ? UInt64(digits, radix: 16) : nil
+    }
     var digits = text[...]
     var unit: UInt64 = 1
     if let last = text.last?.lowercased().first, let power = "bkmgtpe".firstIndex(of: last) {

@@ -28,6 +28,8 @@ package struct OpenContext: Sendable {
   package var isWritable: Bool
   /// Driver options as `--image-opts` names them, without "driver" and "file…": `["data-file.filename": "x.data"]`.
   package var options: [String: String]
+  /// The external data file, where the caller has it open already.
+  package var dataFile: (any ByteStore)?
   /// The passphrase for an encrypted image, every byte as given; nil where the caller has none. Called at most once
   /// per open, and only where the image is encrypted.
   package var passphrase: (@Sendable () throws(ImageError) -> [UInt8]?)?

@@ -6,9 +6,9 @@ package typealias Barrier = () throws(ImageError) -> Void
 ///
 /// A write of guest bytes takes these steps:
 ///
-///     map        a data run that is not shared: the engine writes there, then calls `changed`
+///     map        a data run that is not shared: the engine calls `changed`, then writes there
 ///     allocate   else: space is reserved; nothing is visible yet
-///                the engine writes payload and fill into it, outside every lock of the map
+///                the engine writes payload and fill into it, outside every lock of the map, and calls `changed`
 ///     link       the new place is visible to `map`; in memory only
 ///     publish    the format's order: data, then refcounts or log, then tables, then roots; barriers where a power
 ///                cut would lose something
@@ -41,7 +41,7 @@ package protocol WritableMap: ImageMap {
   /// How packed units of this image are coded; nil where it has none. A property of the format and its options.
   var packedCodec: PackedCodec? { get }
 
-  /// Notes that bytes were overwritten where they were (dirty bitmaps).
+  /// Notes which guest bytes a request writes, wherever they go (dirty bitmaps). `release` notes its range itself.
   func changed(_ range: Range<UInt64>) throws(ImageError)
 
   /// Makes a range of whole map units (or up to the disk's end) read as zeros, or as the backing image again.
@@ -57,6 +57,9 @@ package protocol WritableMap: ImageMap {
   /// Publishes and clears marks that say "in use". The map is not written afterwards.
   func close(_ barrier: Barrier) throws(ImageError)
 
+  /// Throws what `resize` would throw for the size alone; changes nothing.
+  func checkResize(to byteCount: UInt64) throws(ImageError)
+
   /// Changes the disk's size. The engine holds off all other requests, and clears what new space would show.
   func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError)
 
@@ -67,6 +70,7 @@ package protocol WritableMap: ImageMap {
 extension WritableMap {
   package var packedCodec: PackedCodec? { nil }
   package var growsWithZeros: Bool { true }
+  package func checkResize(to byteCount: UInt64) throws(ImageError) {}
 }
 
 /// Space for guest bytes that are about to be written.

@@ -22,7 +22,7 @@ extension BlockCipher {
     precondition(key.byteCount * 8 == keyBits)
     switch family {
     case .aes:
-      guard let cipher = LibCrypto.cipher("AES-\(keyBits)-ECB") else { throw LibCrypto.failure("cipher \"\(name)\"") }
+      let cipher = try LibCrypto.cipher("AES-\(keyBits)-ECB", called: name)
       return try CipherContextPool(cipher, name: name, key: key, isEncrypting: isEncrypting)
     case .serpent: return try Serpent(key: key, isEncrypting: isEncrypting)
     case .twofish: return try Twofish(key: key, isEncrypting: isEncrypting)

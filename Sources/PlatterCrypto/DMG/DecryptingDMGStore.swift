@@ -14,9 +14,7 @@ package final class DecryptingDMGStore: ByteStore {
   private static let batchByteCount = 1 << 18
 
   init(_ base: any ByteStore, _ header: EncryptedDMGHeader, _ keys: EncryptedDMGHeader.Keys) throws(ImageError) {
-    guard let reference = LibCrypto.cipher("AES-\(header.keyBits)-CBC") else {
-      throw .unsupported("cipher aes-\(header.keyBits) is not offered by the cryptographic library")
-    }
+    let reference = try LibCrypto.cipher("AES-\(header.keyBits)-CBC", called: "aes-\(header.keyBits)")
     self.base = base
     self.header = header
     cipher = try CipherContextPool(

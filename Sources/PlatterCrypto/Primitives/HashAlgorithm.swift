@@ -1,4 +1,3 @@
-import CCrypto
 package import PlatterCore
 
 /// The hash functions that disk images use.
@@ -31,44 +30,6 @@ package enum HashAlgorithm: String, Sendable, CaseIterable {
     }
     self = algorithm
   }
-
-  /// libcrypto's name.
-  private var fetchName: String {
-    switch self {
-    case .md5: "MD5"
-    case .sha1: "SHA1"
-    case .sha224: "SHA2-224"
-    case .sha256: "SHA2-256"
-    case .sha384: "SHA2-384"
-    case .sha512: "SHA2-512"
-    case .ripemd160: "RIPEMD160"
-    }
-  }
-
-  /// The fetched EVP_MD; each is fetched once a process.
-  func reference() throws(ImageError) -> HashReference {
-    guard let reference = Self.references[self] else {
-      throw .unsupported("hash algorithm \"\(name)\" is not offered by this system's cryptographic library")
-    }
-    return reference
-  }
-
-  private static let references: [HashAlgorithm: HashReference] = {
-    var references: [HashAlgorithm: HashReference] = [:]
-    for algorithm in allCases {
-      if let pointer = unsafe EVP_MD_fetch(nil, algorithm.fetchName, nil) {
-        unsafe references[algorithm] = HashReference(pointer: pointer)
-      } else {
-        ERR_clear_error()
-      }
-    }
-    return references
-  }()
-}
-
-/// An EVP_MD, immutable and shared by all threads.
-@safe struct HashReference: @unchecked Sendable {
-  let pointer: OpaquePointer
 }
 
 extension String {

@@ -1,4 +1,3 @@
-import CCrypto
 package import PlatterCore
 
 #if canImport(Glibc)
@@ -22,26 +21,13 @@ package enum PBKDF2 {
     passphrase: RawSpan, salt: RawSpan, iterations: UInt64, hash: HashAlgorithm, byteCount: Int
   ) throws(ImageError) -> SecretBytes {
     guard iterations >= 1, iterations <= maximumIterations, let rounds = Int32(exactly: iterations),
-      let passphraseCount = Int32(exactly: passphrase.byteCount), let saltCount = Int32(exactly: salt.byteCount),
-      let keyCount = Int32(exactly: byteCount)
+      max(passphrase.byteCount, salt.byteCount, byteCount) <= Int(Int32.max)
     else {
       throw .invalidArgument("\(iterations) PBKDF2 iterations are outside 1 to \(maximumIterations)")
     }
-    let reference = try hash.reference()
     var isDone = false
-    let key = try SecretBytes(count: byteCount) { key in
-      unsafe key.withUnsafeMutableBytes { key in
-        unsafe passphrase.withUnsafeBytes { passphrase in
-          unsafe salt.withUnsafeBytes { salt in
-            isDone =
-              unsafe 1
-              == PKCS5_PBKDF2_HMAC(
-                passphrase.baseAddress?.assumingMemoryBound(to: CChar.self), passphraseCount,
-                salt.baseAddress?.assumingMemoryBound(to: UInt8.self), saltCount, rounds, reference.pointer, keyCount,
-                key.baseAddress?.assumingMemoryBound(to: UInt8.self))
-          }
-        }
-      }
+    let key = try SecretBytes(count: byteCount) { key throws(ImageError) in
+      isDone = try LibCrypto.stretch(passphrase, salt, rounds, hash, into: &key)
     }
     guard isDone else { throw LibCrypto.failure("PBKDF2 with \"\(hash.name)\"") }
     return key

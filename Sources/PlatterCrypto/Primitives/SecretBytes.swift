@@ -1,4 +1,3 @@
-import CCrypto
 package import PlatterCore
 
 #if canImport(Glibc)
@@ -43,7 +42,7 @@ package import PlatterCore
   }
 
   deinit {
-    unsafe OPENSSL_cleanse(base, mappedByteCount)
+    unsafe LibCrypto.wipe(base, mappedByteCount)
     unsafe munmap(base, mappedByteCount)
   }
 
@@ -64,21 +63,12 @@ package import PlatterCore
   package var customMirror: Mirror { Mirror(self, children: []) }
 }
 
-/// Whether two runs of bytes are equal. Takes the same time wherever they differ; a different length shows.
-package func isEqualInConstantTime(_ one: RawSpan, _ other: RawSpan) -> Bool {
-  guard one.byteCount == other.byteCount else { return false }
-  guard one.byteCount > 0 else { return true }
-  return unsafe one.withUnsafeBytes { one in
-    unsafe other.withUnsafeBytes { other in unsafe CRYPTO_memcmp(one.baseAddress, other.baseAddress, one.count) == 0 }
-  }
-}
-
 extension MutableRawSpan {
   /// Overwrites everything with zeros, in a way that the compiler does not leave out.
   mutating func wipe() {
     unsafe withUnsafeMutableBytes { bytes in
       guard let base = bytes.baseAddress else { return }
-      unsafe OPENSSL_cleanse(base, bytes.count)
+      unsafe LibCrypto.wipe(base, bytes.count)
     }
   }
 }

@@ -1,4 +1,3 @@
-import CCrypto
 import PlatterCore
 
 /// Triple DES in CBC mode: how disk images of Apple wrap their keys. Only for reading them.
@@ -11,9 +10,7 @@ enum TripleDES {
   /// - Throws: `.unsupported` where libcrypto does not offer the cipher.
   static func decrypt(_ bytes: RawSpan, key: SecretBytes, iv: [UInt8]) throws(ImageError) -> SecretBytes {
     precondition(bytes.byteCount % blockByteCount == 0 && iv.count == blockByteCount)
-    guard let cipher = LibCrypto.cipher("DES-EDE3-CBC") else {
-      throw .unsupported("cipher 3des is not offered by the cryptographic library")
-    }
+    let cipher = try LibCrypto.cipher("DES-EDE3-CBC", called: "3des")
     let pool = try CipherContextPool(cipher, name: "3des", key: key.bytes, isEncrypting: false)
     return try SecretBytes(count: bytes.byteCount) { plain throws(ImageError) in
       plain.copy(bytes)

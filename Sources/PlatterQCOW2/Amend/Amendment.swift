@@ -74,6 +74,10 @@ struct Amendment {
       throw .unsupported("compat=0.10 needs refcount_bits=16")
     }
     guard version == 2, header.version == 3 else { return }
+    // Version 2 has no place for a snapshot's own size.
+    guard core.snapshots.allSatisfy({ ($0.diskByteCount ?? header.virtualByteCount) == header.virtualByteCount }) else {
+      throw .unsupported("a snapshot of a disk of another size prevents compat=0.10")
+    }
     let obstacles = [
       (header.hasDataFile, "an external data file"), (header.compression != .deflate, "zstd compression"),
       (header.hasExtendedL2, "extended L2 entries"),

@@ -12,6 +12,9 @@ extension BitmapRecord {
     self.name = name
   }
 
+  /// Bytes of the entry in the directory, padding included.
+  var encodedByteCount: UInt64 { UInt64(Self.fixedByteCount + extra.count + name.count + 7) / 8 * 8 }
+
   /// The entry as it lies in the directory, padding included.
   var encoded: [UInt8] {
     var bytes = [UInt8](repeating: 0, count: Self.fixedByteCount)

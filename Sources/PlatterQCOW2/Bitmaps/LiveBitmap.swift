@@ -8,14 +8,20 @@ struct LiveBitmap {
   static let allOnes: UInt64 = 1
 
   var record: BitmapRecord
-  /// False where it was in use when the image was opened: it can only be removed.
-  var isUsable: Bool
+  /// False where the image says that its content cannot be trusted: it can only be removed.
+  let isUsable: Bool
   /// Clusters of bits, as the table will say; empty where it is not usable.
   var table: [UInt64] = []
   /// Set bits to add to what the clusters hold, by number of the page.
   var pages: [UInt64: [UInt8]] = [:]
   /// The table in memory is not the one on disk.
   var isTableChanged = false
+
+  /// A bitmap without a table yet.
+  init(_ record: BitmapRecord) {
+    self.record = record
+    isUsable = record.isTrusted
+  }
 
   var granularity: UInt64 { record.granularity }
   var isRecording: Bool { isUsable && record.flags.contains(.auto) }

@@ -4,13 +4,13 @@ import Synchronization
 extension QCOW2Writer: BitmapMap {
   package var bitmaps: [BitmapFacts] {
     core.withLock { core in
-      core.liveBitmaps.map { bitmap in
-        BitmapFacts(
-          name: String(decoding: bitmap.record.name, as: UTF8.self), granularity: bitmap.granularity,
-          isEnabled: bitmap.record.flags.contains(.auto), isInconsistent: !bitmap.isUsable)
-      }
+      guard core.liveBitmaps.isEmpty, !core.haveBitmapsChanged else { return core.liveBitmaps.map(\.summary) }
+      return core.bitmaps.map(\.summary)
     }
   }
+
+  package var canHaveBitmaps: Bool { reader.canHaveBitmaps }
+  package var bitmapDiskByteCount: UInt64 { byteCount }
 
   package func addBitmap(named name: String, granularity: UInt64?, isEnabled: Bool) throws(ImageError) {
     try locked { core throws(ImageError) in
@@ -41,12 +41,15 @@ extension QCOW2Writer: BitmapMap {
   package func dirtyRanges(ofBitmapNamed name: String, _ body: (Range<UInt64>) throws(ImageError) -> Void)
     throws(ImageError)
   {
+    guard core.withLock({ !$0.liveBitmaps.isEmpty || $0.haveBitmapsChanged }) else {
+      return try reader.dirtyRanges(ofBitmapNamed: name, body)
+    }
     var entry = 0
     while true {
       let ranges = try locked { core throws(ImageError) -> [Range<UInt64>]? in
         let index = try core.bitmapIndex(name)
         guard entry < core.liveBitmaps[index].table.count else { return nil }
-        return try core.dirtyRanges(ofEntry: entry, index)
+        return try core.liveBitmaps[index].dirtyRanges(ofEntry: entry, core.bitmapPlace)
       }
       guard let ranges else { return }
       for range in ranges { try body(range) }

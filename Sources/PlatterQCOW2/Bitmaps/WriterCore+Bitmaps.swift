@@ -3,23 +3,24 @@ import PlatterCore
 // Bitmaps while an image is written. Before the first change every bitmap is marked "in use" on disk: from then on its
 // bits may be anything there, since nobody trusts them. Closing writes
 //
-//   bits, tables, a new directory -- barrier -- header: extension and autoclear bit -- barrier -- old places given up
+//   bits, tables, a new directory; autoclear bit off -- barrier -- the header extension that names it, in its own steps
+//   -- barrier -- autoclear bit on; old places given up
 
 extension WriterCore {
-  /// Pages of new bits that are held in memory; beyond that they go to their clusters.
+  /// Pages of new bits that all bitmaps together hold in memory; beyond that they go to their clusters.
   private static let maximumPageCount = 4096
+  /// Words of all tables together, which are held in memory.
+  private static let maximumTableWordCount = 8 << 20  // ours: 64 MiB
 
   // MARK: Opening
 
   /// Reads the tables, and marks all bitmaps on disk.
   mutating func openBitmaps(_ barrier: Barrier) throws(ImageError) {
     guard let place = try bitmapsPlace() else { return }
-    let records = bitmaps
     var opened: [LiveBitmap] = []
-    for record in records {
-      var bitmap = LiveBitmap(record: record, isUsable: !record.flags.contains(.inUse))
-      if bitmap.isUsable { bitmap.table = try loadTable(of: bitmap) }
-      opened.append(bitmap)
+    for record in bitmaps {
+      opened.append(try LiveBitmap(loading: record, bitmapPlace, fileByteCount: fileByteCount))
+      try Self.checkTables(of: opened)
     }
     liveBitmaps = opened
     overlaps.add(.bitmapDirectory, at: place.directoryOffset, byteCount: place.directoryByteCount)
@@ -37,26 +38,15 @@ extension WriterCore {
     return try BitmapsExtension(parsing: bytes, header)
   }
 
-  private func loadTable(of bitmap: LiveBitmap) throws(ImageError) -> [UInt64] {
-    let name = "bitmap \"\(bitmap.record.printableName)\""
-    let wanted = try bitmap.tableEntryCount(header.virtualByteCount, clusterByteCount)
-    guard Int(bitmap.record.tableEntryCount) == wanted else {
-      throw .corrupt(
-        "\(name): the table has \(bitmap.record.tableEntryCount) entries, but the disk needs \(wanted)")
+  private static func checkTables(of bitmaps: [LiveBitmap]) throws(ImageError) {
+    guard bitmaps.reduce(0, { $0 + $1.table.count }) <= maximumTableWordCount else {
+      throw .unsupported("the tables of the bitmaps have more than \(maximumTableWordCount) entries together")
     }
-    let words = try readTable(bitmap.record, name)
-    for (index, word) in words.enumerated() where word != 0 && word != LiveBitmap.allOnes {
-      guard word & ~L1Entry.offsetMask == 0, word % clusterByteCount == 0, word + clusterByteCount <= fileByteCount
-      else {
-        throw .corrupt("\(name), table entry \(index): \(word.hex) is no cluster of this file")
-      }
-    }
-    return words
   }
 
-  private func readTable(_ record: BitmapRecord, _ name: String) throws(ImageError) -> [UInt64] {
-    Words.decode(
-      try store.readFully("the table of \(name)", at: record.tableOffset, count: Int(record.tableEntryCount) * 8))
+  /// Where bits lie at present.
+  var bitmapPlace: LiveBitmap.Place {
+    LiveBitmap.Place(store: store, clusterByteCount: clusterByteCount, diskByteCount: header.virtualByteCount)
   }
 
   private func directory(isInUse: (LiveBitmap) -> Bool) -> [UInt8] {
@@ -81,7 +71,7 @@ extension WriterCore {
   private mutating func mark(_ range: Range<UInt64>, _ index: Int) throws(ImageError) {
     bitmapGarbage += liveBitmaps[index].mark(range, clusterByteCount)
     haveBitmapsChanged = true
-    if liveBitmaps[index].pages.count > Self.maximumPageCount { try writePages(index) }
+    if liveBitmaps[index].pages.count > Self.maximumPageCount / liveBitmaps.count { try writePages(index) }
   }
 
   // MARK: Storing
@@ -103,30 +93,36 @@ extension WriterCore {
       throw .unsupported(
         "the bitmap directory would be larger than \(BitmapsExtension.maximumDirectoryByteCount) bytes")
     }
-    var (new, field) = (header, [UInt8]())
     overlaps.remove(.bitmapDirectory)
-    new.autoclearFeatures.remove(.bitmaps)
-    if !liveBitmaps.isEmpty {
-      let row = try allocateRow(UInt64(bytes.count).dividedRoundingUp(by: clusterByteCount))
-      let offset = row.lowerBound * clusterByteCount
-      try writePadded(bytes, in: row)
-      overlaps.add(.bitmapDirectory, at: offset, byteCount: UInt64(bytes.count))
-      field = withBigEndianBytes(UInt32(liveBitmaps.count)) + [0, 0, 0, 0]
-      field += Words.encode([UInt64(bytes.count), offset])
-      new.autoclearFeatures.insert(.bitmaps)
-    }
+    let item = liveBitmaps.isEmpty ? [] : try writeDirectory(bytes)
     try publish(barrier)
-    // Publishing may have moved the refcount table.
-    new.refcountTableOffset = header.refcountTableOffset
-    new.refcountTableClusterCount = header.refcountTableClusterCount
-    new.virtualByteCount = header.virtualByteCount
-    try rewriteHeader(new, extensions.replacing(HeaderExtensions.Kind.bitmaps, with: field), barrier)
+    // While the bit is clear nobody looks at what the extension says.
+    try setBitmapsBit(false)
+    try switchBitmapsItem(to: item, barrier)
+    if !liveBitmaps.isEmpty { try setBitmapsBit(true) }
     if let old { dropClusters(at: old.directoryOffset, byteCount: old.directoryByteCount) }
     for cluster in bitmapGarbage { refcounts.drop(cluster) }
     bitmapGarbage = []
     haveBitmapsChanged = false
     bitmaps = liveBitmaps.map(\.record)
     try publish(barrier)
+  }
+
+  /// Writes the directory to a new place.
+  /// - Returns: the header extension that names it.
+  private mutating func writeDirectory(_ bytes: [UInt8]) throws(ImageError) -> [UInt8] {
+    let row = try allocateRow(UInt64(bytes.count).dividedRoundingUp(by: clusterByteCount))
+    let offset = row.lowerBound * clusterByteCount
+    try writePadded(bytes, in: row)
+    overlaps.add(.bitmapDirectory, at: offset, byteCount: UInt64(bytes.count))
+    return withBigEndianBytes(UInt32(liveBitmaps.count)) + [0, 0, 0, 0] + Words.encode([UInt64(bytes.count), offset])
+  }
+
+  /// Says on disk whether the bitmaps may be looked at. The caller has a barrier where one is needed.
+  private mutating func setBitmapsBit(_ isSet: Bool) throws(ImageError) {
+    guard header.autoclearFeatures.contains(.bitmaps) != isSet else { return }
+    if isSet { header.autoclearFeatures.insert(.bitmaps) } else { header.autoclearFeatures.remove(.bitmaps) }
+    try store.write(Words.encode([header.autoclearFeatures.rawValue]).rawBytes, at: 88)
   }
 
   /// Adds the bits in memory to the clusters of a bitmap, which nobody trusts until it is closed.
@@ -136,41 +132,31 @@ extension WriterCore {
     var entries: [UInt64: [UInt64]] = [:]
     for page in liveBitmaps[index].pages.keys { entries[page / perEntry, default: []].append(page) }
     for entry in entries.keys.sorted() {
-      let bytes = try bits(ofEntry: Int(entry), index)
-      try writeBits(bytes, entry: Int(entry), index)
+      let bytes = try liveBitmaps[index].bits(ofEntry: Int(entry), bitmapPlace)
+      try writeBits(bytes, entry: Int(entry), index, inPlace: true)
       for page in entries[entry] ?? [] { liveBitmaps[index].pages[page] = nil }
     }
   }
 
-  /// All bits that one table entry stands for.
-  private func bits(ofEntry entry: Int, _ index: Int) throws(ImageError) -> [UInt8] {
-    let bitmap = liveBitmaps[index]
-    let word = bitmap.table[entry]
-    guard word != LiveBitmap.allOnes else { return [UInt8](repeating: 0xff, count: Int(clusterByteCount)) }
-    var bytes =
-      word == 0
-      ? [UInt8](repeating: 0, count: Int(clusterByteCount))
-      : try store.readFully("a cluster of bitmap bits", at: word, count: Int(clusterByteCount))
-    let size = Int(bitmap.pageByteCount(clusterByteCount))
-    for page in 0..<bytes.count / size {
-      guard let new = bitmap.pages[UInt64(entry * (bytes.count / size) + page)] else { continue }
-      for offset in 0..<size { bytes[page * size + offset] |= new[offset] }
-    }
-    return bytes
-  }
-
-  private mutating func writeBits(_ bytes: [UInt8], entry: Int, _ index: Int) throws(ImageError) {
-    var place = liveBitmaps[index].table[entry]
-    let owners = place > 1 ? try refcounts.count(of: place / clusterByteCount, store) : 0
-    if owners != 1 {
-      if place > 1 { bitmapGarbage.append(place / clusterByteCount) }
-      place = try allocateRow(1).lowerBound * clusterByteCount
-      liveBitmaps[index].table[entry] = place
-      liveBitmaps[index].isTableChanged = true
-    }
+  /// Writes all bits that one table entry stands for. After an error the entry is what it was.
+  /// - Parameter inPlace: what is there has no bit that `bytes` lacks, so it may be overwritten where nobody shares it.
+  private mutating func writeBits(_ bytes: [UInt8], entry: Int, _ index: Int, inPlace: Bool) throws(ImageError) {
+    let old = liveBitmaps[index].table[entry]
     haveBitmapsChanged = true
-    try checkOverlap(place..<place + clusterByteCount, "a cluster of bitmap bits")
-    try store.write(bytes.rawBytes, at: place)
+    if inPlace, old > LiveBitmap.allOnes, try refcounts.count(of: old / clusterByteCount, store) == 1 {
+      try checkOverlap(old..<old + clusterByteCount, "a cluster of bitmap bits")
+      return try store.write(bytes.rawBytes, at: old)
+    }
+    let new = try allocateRow(1).lowerBound
+    do throws(ImageError) {
+      try store.write(bytes.rawBytes, at: new * clusterByteCount)
+    } catch {
+      refcounts.drop(new)
+      throw error
+    }
+    if old > LiveBitmap.allOnes { bitmapGarbage.append(old / clusterByteCount) }
+    liveBitmaps[index].table[entry] = new * clusterByteCount
+    liveBitmaps[index].isTableChanged = true
   }
 
   /// Writes a changed table to a new place.
@@ -200,85 +186,128 @@ extension WriterCore {
   /// Whether all bitmaps can be made to fit another disk size.
   func checkBitmapResize(to byteCount: UInt64) throws(ImageError) {
     if let bad = liveBitmaps.first(where: { !$0.isUsable }) {
-      throw .unsupported(
-        "bitmap \"\(bad.record.printableName)\" was not saved: it must be removed before the disk can be resized")
+      throw .inconsistentBitmap(bad.record.printableName)
     }
     for bitmap in liveBitmaps { _ = try bitmap.tableEntryCount(byteCount, clusterByteCount) }
   }
 
-  /// Makes the bitmaps fit another disk size; new bytes are not dirty.
+  /// Makes the bitmaps fit another disk size; new bytes are not dirty. After an error they are what they were.
   mutating func resizeBitmaps(to byteCount: UInt64) throws(ImageError) {
-    for index in liveBitmaps.indices {
-      try writePages(index)
-      let old = liveBitmaps[index].table
-      let count = try liveBitmaps[index].tableEntryCount(byteCount, clusterByteCount)
-      if count < old.count {
-        for word in old[count...] where word > LiveBitmap.allOnes { bitmapGarbage.append(word / clusterByteCount) }
-        liveBitmaps[index].table.removeLast(old.count - count)
-      } else {
-        liveBitmaps[index].table.append(contentsOf: repeatElement(0, count: count - old.count))
-      }
-      liveBitmaps[index].isTableChanged = true
-      let bits = liveBitmaps[index].bitCount(min(byteCount, header.virtualByteCount))
-      try clearBits(from: bits, index)
-      haveBitmapsChanged = true
+    let before = (liveBitmaps, bitmapGarbage)
+    do throws(ImageError) {
+      for index in liveBitmaps.indices { try resizeBitmap(index, to: byteCount) }
+    } catch {
+      (liveBitmaps, bitmapGarbage) = before
+      throw error
     }
+  }
+
+  private mutating func resizeBitmap(_ index: Int, to byteCount: UInt64) throws(ImageError) {
+    try writePages(index)
+    let old = liveBitmaps[index].table
+    let count = try liveBitmaps[index].tableEntryCount(byteCount, clusterByteCount)
+    if count < old.count {
+      for word in old[count...] where word > LiveBitmap.allOnes { bitmapGarbage.append(word / clusterByteCount) }
+      liveBitmaps[index].table.removeLast(old.count - count)
+    } else {
+      liveBitmaps[index].table.append(contentsOf: repeatElement(0, count: count - old.count))
+    }
+    liveBitmaps[index].isTableChanged = true
+    haveBitmapsChanged = true
+    try clearBits(from: liveBitmaps[index].bitCount(min(byteCount, header.virtualByteCount)), index)
   }
 
   /// Clears the rest of the cluster of bits that the disk's last bit lies in.
   private mutating func clearBits(from bit: UInt64, _ index: Int) throws(ImageError) {
     let entry = Int(bit / (clusterByteCount * 8))
     guard entry < liveBitmaps[index].table.count, liveBitmaps[index].table[entry] != 0 else { return }
-    var bytes = try bits(ofEntry: entry, index)
+    var bytes = try liveBitmaps[index].bits(ofEntry: entry, bitmapPlace)
     let first = Int(bit % (clusterByteCount * 8))
     if first % 8 != 0 { bytes[first / 8] &= (1 << UInt8(first % 8)) - 1 }
     for offset in (first + 7) / 8..<bytes.count { bytes[offset] = 0 }
-    try writeBits(bytes, entry: entry, index)
+    try writeBits(bytes, entry: entry, index, inPlace: false)
   }
 
   // MARK: Requests
 
+  /// Errors have QEMU's words: scripts know them.
   mutating func addBitmap(named name: String, granularity: UInt64?, isEnabled: Bool) throws(ImageError) {
     let bytes = Array(name.utf8)
-    guard header.version >= 3 else { throw .unsupported("a version 2 image cannot have bitmaps") }
-    guard (1...Int(BitmapRecord.maximumNameByteCount)).contains(bytes.count), !bytes.contains(0) else {
-      throw .invalidArgument("a bitmap's name has 1 to \(BitmapRecord.maximumNameByteCount) bytes and no NUL")
-    }
-    guard !liveBitmaps.contains(where: { $0.record.name == bytes }) else {
-      throw .invalidArgument("there is a bitmap \"\(name)\" already")
-    }
-    guard liveBitmaps.count < Int(BitmapsExtension.maximumCount) else {
-      throw .unsupported("the image has \(liveBitmaps.count) bitmaps already, the most that it can have")
-    }
+    guard !bytes.isEmpty, !bytes.contains(0) else { throw .invalidArgument("Bitmap name cannot be empty") }
     let granularity = granularity ?? min(max(clusterByteCount, 4096), 65536)
     guard granularity.nonzeroBitCount == 1,
       BitmapRecord.granularityBits.contains(UInt8(granularity.trailingZeroBitCount))
-    else { throw .invalidArgument("a bitmap's granularity is a power of two between 512 and 2147483648") }
-    var bitmap = LiveBitmap(
-      record: BitmapRecord(
-        name: bytes, granularityBits: UInt8(granularity.trailingZeroBitCount), flags: isEnabled ? .auto : []),
-      isUsable: true)
-    bitmap.table = [UInt64](
-      repeating: 0, count: try bitmap.tableEntryCount(header.virtualByteCount, clusterByteCount))
+    else { throw .invalidArgument("Granularity must be power of 2 and at least 512") }
+    guard !liveBitmaps.contains(where: { $0.record.name == bytes }) else {
+      throw .invalidArgument("Bitmap already exists: \(name)")
+    }
+    guard header.version >= 3 else { throw .unsupported("Cannot store dirty bitmaps in qcow2 v2 files") }
+    guard bytes.count <= Int(BitmapRecord.maximumNameByteCount) else {
+      throw .unsupported("Name length exceeds maximum (\(BitmapRecord.maximumNameByteCount) characters)")
+    }
+    let record = BitmapRecord(
+      name: bytes, granularityBits: UInt8(granularity.trailingZeroBitCount), flags: isEnabled ? .auto : [])
+    var bitmap = LiveBitmap(record)
+    guard let count = try? bitmap.tableEntryCount(header.virtualByteCount, clusterByteCount) else {
+      throw .unsupported("Too much space will be occupied by the bitmap. Use larger granularity")
+    }
+    try checkDirectoryRoom(for: record)
+    bitmap.table = [UInt64](repeating: 0, count: count)
     bitmap.isTableChanged = true
+    try Self.checkTables(of: liveBitmaps + [bitmap])
     liveBitmaps.append(bitmap)
     haveBitmapsChanged = true
+  }
+
+  /// Whether closing will be able to write a directory with one more bitmap.
+  private func checkDirectoryRoom(for record: BitmapRecord) throws(ImageError) {
+    guard liveBitmaps.count < Int(BitmapsExtension.maximumCount) else {
+      throw .unsupported("Maximum number of persistent bitmaps is already reached")
+    }
+    let byteCount = liveBitmaps.reduce(record.encodedByteCount) { $0 + $1.record.encodedByteCount }
+    guard byteCount <= BitmapsExtension.maximumDirectoryByteCount else {
+      throw .unsupported("No space in the bitmap directory")
+    }
+    let item = [UInt8](repeating: 0, count: BitmapsExtension.byteCount)
+    var new = header
+    _ = try new.serialise(
+      extensions.replacing(HeaderExtensions.Kind.bitmaps, with: item), backingName: try backingName())
   }
 
   mutating func removeBitmap(named name: String) throws(ImageError) {
     let index = try bitmapIndex(name, mustBeUsable: false)
     let bitmap = liveBitmaps[index]
-    var words = bitmap.table
-    if !bitmap.isUsable {
-      // What cannot be read is left behind as unused space.
-      do throws(ImageError) { words = try readTable(bitmap.record, "a bitmap") } catch {}
-    }
-    noteGarbage(at: bitmap.record.tableOffset, entryCount: words.isEmpty ? 0 : bitmap.record.tableEntryCount)
-    for word in words where word > LiveBitmap.allOnes && word < fileByteCount {
-      bitmapGarbage.append((word & L1Entry.offsetMask) / clusterByteCount)
+    if bitmap.isUsable {
+      noteGarbage(at: bitmap.record.tableOffset, entryCount: bitmap.record.tableEntryCount)
+      for word in bitmap.table where word > LiveBitmap.allOnes { bitmapGarbage.append(word / clusterByteCount) }
+    } else {
+      try noteUntrustedGarbage(bitmap.record)
     }
     liveBitmaps.remove(at: index)
     haveBitmapsChanged = true
+  }
+
+  /// Gives up what an inconsistent bitmap names, as far as it makes sense: the rest is left behind as unused space.
+  private mutating func noteUntrustedGarbage(_ record: BitmapRecord) throws(ImageError) {
+    // As many as a bitmap of this image can have.
+    guard UInt64(record.tableEntryCount) <= LiveBitmap.maximumByteCount / clusterByteCount else { return }
+    let words: [UInt64]
+    do throws(ImageError) { words = try record.readTable(store) } catch {
+      if error.code == .io { throw error }
+      return
+    }
+    guard overlaps.metadata(in: record.tableOffset..<record.tableOffset + UInt64(words.count) * 8) == nil else {
+      return
+    }
+    noteGarbage(at: record.tableOffset, entryCount: record.tableEntryCount)
+    var seen: Set<UInt64> = []
+    for word in words
+    where word > LiveBitmap.allOnes && word % clusterByteCount == 0 && word <= fileByteCount - clusterByteCount {
+      guard seen.insert(word).inserted, overlaps.metadata(in: word..<word + clusterByteCount) == nil,
+        try refcounts.count(of: word / clusterByteCount, store) > 0
+      else { continue }
+      bitmapGarbage.append(word / clusterByteCount)
+    }
   }
 
   mutating func clearBitmap(named name: String) throws(ImageError) {
@@ -314,44 +343,14 @@ extension WriterCore {
     let (from, to) = (try bitmapIndex(source), try bitmapIndex(target))
     guard from != to else { return }
     for entry in liveBitmaps[from].table.indices {
-      for range in try dirtyRanges(ofEntry: entry, from) { try mark(range, to) }
+      for range in try liveBitmaps[from].dirtyRanges(ofEntry: entry, bitmapPlace) { try mark(range, to) }
     }
   }
 
   func bitmapIndex(_ name: String, mustBeUsable: Bool = true) throws(ImageError) -> Int {
     let wanted = Array(name.utf8)
-    guard let index = liveBitmaps.firstIndex(where: { $0.record.name == wanted }) else {
-      throw ImageError(.notFound, "there is no bitmap \"\(name)\"")
-    }
-    guard liveBitmaps[index].isUsable || !mustBeUsable else {
-      throw .unsupported("bitmap \"\(name)\" was not saved when the image was used last: it can only be removed")
-    }
+    guard let index = liveBitmaps.firstIndex(where: { $0.record.name == wanted }) else { throw .noBitmap(name) }
+    guard liveBitmaps[index].isUsable || !mustBeUsable else { throw .inconsistentBitmap(name) }
     return index
-  }
-
-  /// Guest ranges whose bits are set among those of one table entry.
-  func dirtyRanges(ofEntry entry: Int, _ index: Int) throws(ImageError) -> [Range<UInt64>] {
-    let bitmap = liveBitmaps[index]
-    let size = bitmap.pageByteCount(clusterByteCount)
-    let pages = UInt64(entry) * (clusterByteCount / size)..<UInt64(entry + 1) * (clusterByteCount / size)
-    if bitmap.table[entry] == 0, !pages.contains(where: { bitmap.pages[$0] != nil }) { return [] }
-    let first = UInt64(entry) * clusterByteCount * 8
-    let bytes = try bits(ofEntry: entry, index)
-    let end = min(bitmap.bitCount(header.virtualByteCount), first + clusterByteCount * 8)
-    var ranges: [Range<UInt64>] = []
-    var bit = first
-    while bit < end {
-      let byte = bytes[Int((bit - first) / 8)]
-      if byte == 0 {
-        bit = (bit / 8 + 1) * 8
-      } else if byte >> UInt8(bit % 8) & 1 == 0 {
-        bit += 1
-      } else {
-        let start = bit
-        while bit < end, bytes[Int((bit - first) / 8)] >> UInt8(bit % 8) & 1 == 1 { bit += 1 }
-        ranges.append(start * bitmap.granularity..<min(bit * bitmap.granularity, header.virtualByteCount))
-      }
-    }
-    return ranges
   }
 }

@@ -1,4 +1,5 @@
 package import PlatterCore
+import PlatterCodecs
 import PlatterCrypto
 
 extension QCOW2 {
@@ -92,7 +93,9 @@ struct NewImage {
     hasExtendedL2 = try request.flag("extended_l2") ?? false
     switch request.text("compression_type") {
     case nil, "zlib": compression = .deflate
-    case "zstd": compression = .zstd
+    case "zstd":
+      try PackedCodec.zstd.requireSupport()
+      compression = .zstd
     case let other?: throw .invalidArgument("compression_type \"\(other)\" is neither zlib nor zstd")
     }
   }

@@ -44,8 +44,11 @@ package struct FeatureNames: Sendable, Equatable {
   static let nameByteCount = 46
   private let bytes: [UInt8]
 
-  /// - Parameter bytes: the extension's data; a last entry that is not whole is ignored.
-  package init(parsing bytes: [UInt8]) { self.bytes = bytes }
+  /// - Parameter bytes: the extension's data; what a last entry lacks of its size is taken for zeros, as QEMU does.
+  package init(parsing bytes: [UInt8]) {
+    let missing = (Self.entryByteCount - bytes.count % Self.entryByteCount) % Self.entryByteCount
+    self.bytes = bytes + [UInt8](repeating: 0, count: missing)
+  }
 
   /// The image's name for a bit, or nil where it gives none.
   package func name(_ kind: Kind, bit: Int) -> String? {
@@ -60,10 +63,14 @@ package struct FeatureNames: Sendable, Equatable {
     return nil
   }
 
-  /// A list of the set bits by name, or by number where the image has no name for them.
+  /// The set bits that the image has names for, then the others as one mask, in QEMU's words.
   package func describe(_ features: IncompatibleFeatures) -> String {
-    (0..<64).filter { features.rawValue >> $0 & 1 == 1 }
-      .map { name(.incompatible, bit: $0) ?? "incompatible feature bit \($0)" }
-      .joined(separator: ", ")
+    var parts: [String] = []
+    var nameless: UInt64 = 0
+    for bit in 0..<64 where features.rawValue >> bit & 1 == 1 {
+      if let name = name(.incompatible, bit: bit) { parts.append(name) } else { nameless |= 1 << bit }
+    }
+    if nameless != 0 { parts.append("Unknown incompatible feature: \(String(nameless, radix: 16))") }
+    return parts.joined(separator: ", ")
   }
 }

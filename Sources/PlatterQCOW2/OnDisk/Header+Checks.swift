@@ -27,6 +27,7 @@ extension Header {
       throw .corrupt("the L1 table has \(l1EntryCount) entries, more than \(Self.maximumL1EntryCount)")
     }
     let needed = virtualByteCount.dividedRoundingUp(by: Geometry(self).l1EntryCoverage)
+    guard needed <= UInt64(Self.maximumL1EntryCount) else { throw .unsupported("Image is too big") }  // QEMU's words
     guard needed <= UInt64(l1EntryCount) else {
       throw .corrupt(
         "the L1 table has \(l1EntryCount) entries, but a disk of \(virtualByteCount) bytes needs \(needed)")

@@ -22,15 +22,6 @@ extension Header {
     return fields() + tail + backingName
   }
 
-  /// Writes cluster 0 anew, its rest zero.
-  package mutating func rewrite(
-    in store: any ByteStore, _ extensions: HeaderExtensions, backingName: [UInt8] = []
-  ) throws(ImageError) {
-    var bytes = try serialise(extensions, backingName: backingName)
-    bytes += [UInt8](repeating: 0, count: Int(clusterByteCount) - bytes.count)
-    try store.write(bytes.rawBytes, at: 0)
-  }
-
   private func fields() -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: Int(headerByteCount))
     bytes.withMutableRawBytes { bytes in

@@ -50,7 +50,7 @@ struct Opening {
     // A feature may change what extensions look like: names are a courtesy, never a reason to fail otherwise.
     var names = FeatureNames(parsing: [])
     do throws(ImageError) { names = try HeaderExtensions(parsing: cluster.rawBytes, header).featureNames } catch {}
-    throw .unsupported("unsupported qcow2 feature(s): \(names.describe(unknown))")
+    throw .unsupported("Unsupported qcow2 feature(s): \(names.describe(unknown))")
   }
 
   private static func backing(_ header: Header, _ extensions: HeaderExtensions, _ cluster: [UInt8])
@@ -82,6 +82,7 @@ struct Opening {
     let recorded = try extensions.dataFileName()
     let name = recorded.map { String(decoding: $0, as: UTF8.self) }
     guard !context.isForFactsOnly else { return (name, nil) }
+    if let file = context.dataFile { return (name, file) }
     if let option {
       // The caller's own word: neither relative to the image nor subject to the policy for names inside images.
       let file = try FileStore(FilePath(option), FileStore.Options(isWritable: context.isWritable))

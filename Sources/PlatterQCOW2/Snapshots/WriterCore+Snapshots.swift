@@ -6,7 +6,7 @@ import SystemPackage
 //   create   copy of the L1 table, higher counts -- barrier -- flags of the present tree, new table -- barrier -- header
 //   apply    copy of the snapshot's L1 table, higher counts -- barrier -- header's 24 bytes at 24: size and L1 table at
 //            once -- barrier -- lower counts of what the disk was before
-//   delete   new table -- barrier -- header -- barrier -- lower counts, flags of the present tree
+//   delete   new table -- barrier -- header -- barrier -- flags of the present tree -- barrier -- lower counts
 
 extension WriterCore {
   // MARK: Create
@@ -56,7 +56,9 @@ extension WriterCore {
   /// Writes a copy of an L1 table and counts everything below it once more, on disk too.
   /// - Returns: the clusters of the copy.
   private mutating func copyL1(_ words: [UInt64], _ barrier: Barrier) throws(ImageError) -> Range<UInt64> {
-    let row = try allocateRow(max((UInt64(words.count) * 8).dividedRoundingUp(by: clusterByteCount), 1))
+    // A disk of no bytes has no table.
+    guard !words.isEmpty else { return 0..<0 }
+    let row = try allocateRow((UInt64(words.count) * 8).dividedRoundingUp(by: clusterByteCount))
     do throws(ImageError) {
       try writeWords(words.map { $0 & ~L1Entry.copied }, in: row)
       try raiseTree(words, barrier)
@@ -76,10 +78,11 @@ extension WriterCore {
   }
 
   func writePadded(_ bytes: [UInt8], in row: Range<UInt64>) throws(ImageError) {
-    var bytes = bytes
-    let whole = Int((row.upperBound - row.lowerBound) * clusterByteCount)
-    bytes.append(contentsOf: repeatElement(0, count: whole - bytes.count))
-    try store.write(bytes.rawBytes, at: row.lowerBound * clusterByteCount)
+    let start = row.lowerBound * clusterByteCount
+    try store.write(bytes.rawBytes, at: start)
+    // Clusters are large and tables small: the rest takes no space.
+    let end = start + UInt64(bytes.count)
+    if end < row.upperBound * clusterByteCount { try store.punch(end..<row.upperBound * clusterByteCount) }
   }
 
   // MARK: Apply
@@ -89,7 +92,8 @@ extension WriterCore {
     let record = snapshots[try index(of: selector)]
     try checkSnapshotsPossible()
     guard bitmaps.isEmpty, liveBitmaps.isEmpty else {
-      throw .unsupported("a snapshot cannot be applied while the image has dirty bitmaps")
+      // They could not tell afterwards what has changed.
+      throw ImageError(.forbidden, "a snapshot cannot be applied while the image has dirty bitmaps")
     }
     let byteCount = record.diskByteCount ?? header.virtualByteCount
     guard byteCount <= UInt64(Int64.max) else {
@@ -171,9 +175,10 @@ extension WriterCore {
     var rest = snapshots
     rest.remove(at: index)
     try switchSnapshots(to: rest, barrier)
+    // Flags before counts: a cut between leaves counts that are too high. Trees that are given up in several steps leave
+    // flags missing for a moment instead, which is as harmless.
     try lowerTree(old, barrier)
     dropClusters(at: record.l1Offset, byteCount: UInt64(record.l1EntryCount) * 8)
-    try publish(barrier)
     replaceL1(with: try withRightFlags(l1, barrier))
     try publish(barrier)
   }

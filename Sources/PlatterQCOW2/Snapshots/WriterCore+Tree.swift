@@ -132,26 +132,37 @@ extension WriterCore {
     }
   }
 
-  /// Sets the flag "copied" of every entry of a tree to what the counts say: exactly one reference. L2 entries change in
+  /// The count of a cluster when everything that was dropped is subtracted.
+  private mutating func comingCount(_ cluster: UInt64, _ dropped: [UInt64: UInt64]) throws(ImageError) -> UInt64 {
+    let present = try refcounts.count(of: cluster, store)
+    return present - min(present, dropped[cluster] ?? 0)
+  }
+
+  /// Sets the flag "copied" of every entry of a tree to what the counts will say: exactly one reference. L2 entries change in
   /// their tables, shared ones too, where the flag means nothing to the others.
   /// - Returns: the L1 entries as they should be.
   mutating func withRightFlags(_ l1: [UInt64], _ barrier: Barrier) throws(ImageError) -> [UInt64] {
     var right = l1
     let pieceWordCount = Int(geometry.sliceByteCount / 8)
+    var dropped = refcounts.droppedCounts
     for index in l1.indices {
       let table = L1Entry(rawValue: l1[index]).tableOffset
       guard table != 0 else { continue }
-      let isAlone = try refcounts.count(of: table / clusterByteCount, store) == 1
+      let isAlone = try comingCount(table / clusterByteCount, dropped) == 1
+      let coming = dropped
       right[index] = isAlone ? table | L1Entry.copied : table
       try eachEntry(ofTableAt: table) { core, word, place throws(ImageError) in
         let entry = L2Entry(rawValue: word)
         guard !entry.isCompressed, entry.hostOffset != 0 else { return }
-        let isAlone = try core.refcounts.count(of: entry.hostOffset / core.clusterByteCount, core.store) == 1
+        let isAlone = try core.comingCount(entry.hostOffset / core.clusterByteCount, coming) == 1
         let flagged = isAlone ? word | L2Entry.copied : word & ~L2Entry.copied
         guard flagged != word else { return }
         try core.l2.set(place.word, ofPieceAt: place.piece, to: flagged, count: pieceWordCount, core.store)
       }
-      if isLarge { try publish(barrier) }
+      if isLarge {
+        try publish(barrier)
+        dropped = refcounts.droppedCounts
+      }
     }
     return right
   }

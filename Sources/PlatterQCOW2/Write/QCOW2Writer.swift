@@ -96,6 +96,10 @@ package final class QCOW2Writer: WritableMap {
     try locked { core throws(ImageError) in try core.close(barrier) }
   }
 
+  package func checkResize(to byteCount: UInt64) throws(ImageError) {
+    try locked { core throws(ImageError) in try core.checkResize(to: byteCount) }
+  }
+
   package func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
     try locked { core throws(ImageError) in try core.resize(to: byteCount, barrier) }
   }

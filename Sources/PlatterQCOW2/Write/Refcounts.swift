@@ -139,6 +139,9 @@ struct Refcounts {
   /// Notes that a reference to a cluster is gone. The count follows at the next publish.
   mutating func drop(_ cluster: UInt64) { dropped.append(cluster) }
 
+  /// How many references of each cluster wait to be subtracted.
+  var droppedCounts: [UInt64: UInt64] { dropped.reduce(into: [:]) { $0[$1, default: 0] += 1 } }
+
   /// Subtracts the dropped references, now that nothing on disk refers to them. Returns the clusters that became free.
   mutating func subtractDropped(_ store: any ByteStore) throws(ImageError) -> [UInt64] {
     var free: [UInt64] = []

@@ -6,6 +6,13 @@ extension WriterCore {
 
   /// Autoclear bits that this writer does not keep up: their owners must not trust what they guard any longer.
   mutating func prepareToWrite(_ barrier: Barrier) throws(ImageError) {
+    // Disk and machine state are written through writers of their own.
+    guard !isPrepared else { return }
+    try mark(barrier)
+    isPrepared = true
+  }
+
+  private mutating func mark(_ barrier: Barrier) throws(ImageError) {
     guard !header.incompatibleFeatures.contains(.dirty) else {
       throw ImageError(
         .forbidden, "the image was not closed after its last use: its refcounts must be repaired before it is written")
@@ -15,9 +22,9 @@ extension WriterCore {
     let known: AutoclearFeatures = bitmaps.isEmpty ? .rawDataFile : .known
     let kept = header.autoclearFeatures.intersection(known)
     if kept != header.autoclearFeatures {
-      header.autoclearFeatures = kept
       try store.write(Words.encode([kept.rawValue]).rawBytes, at: 88)
       try barrier()
+      header.autoclearFeatures = kept
     }
     try openBitmaps(barrier)
   }
@@ -73,6 +80,7 @@ extension WriterCore {
       if !isShared, ownSpace(word) != nil { break }
       wantedEnd += cluster
     }
+    try makeTable(for: start)
     let (row, isFresh) = try allocate((wantedEnd - start) / cluster)
     let count = row.upperBound - row.lowerBound
     let last = try entry(of: start + (count - 1) * cluster).word
@@ -81,6 +89,9 @@ extension WriterCore {
       start: start, byteCount: count * cluster, store: 0, offset: row.lowerBound * cluster, cipher: isEncrypted ? 1 : 0,
       fill: fills.contains(.guestBytes) ? .guestBytes : fills[0], token: Token.new)
   }
+
+  /// The table that will name new space comes before it in the file, so that data that belongs together lies together.
+  private mutating func makeTable(for guest: UInt64) throws(ImageError) { try writableTable(l1Index(of: guest)) }
 
   /// With an external data file every guest byte has its place there already; it may hold anything.
   private mutating func allocateInDataFile(_ range: Range<UInt64>) throws(ImageError) -> Allocation {
@@ -110,6 +121,7 @@ extension WriterCore {
         start: from, byteCount: to - from, store: hasDataFile ? 1 : 0, offset: place + (from - start),
         cipher: isEncrypted ? 1 : 0, fill: .guestBytes, token: Token.owned)
     }
+    try makeTable(for: start)
     let (row, _) = try allocate(1)
     let offset = row.lowerBound * clusterByteCount
     // What a snapshot shares, or what was packed, is copied whole; else only what is written takes space.
@@ -139,6 +151,7 @@ extension WriterCore {
     if let damage { throw damage }
     guard !hasDataFile, !isEncrypted else { return nil }
     precondition(byteCount > 0 && byteCount < clusterByteCount)
+    try makeTable(for: unitStart)
     let offset = try packedPlace(byteCount)
     guard offset + byteCount <= 1 << (70 - geometry.clusterBits), (offset + byteCount) >> 56 == 0 else {
       throw ImageError(.unsupported, "the file would grow past what a compressed entry can name (\(offset.hex))")
@@ -185,7 +198,6 @@ extension WriterCore {
 
   mutating func link(_ allocation: Allocation) throws(ImageError) {
     if let damage { throw damage }
-    try record(allocation.range)
     if allocation.token & 3 == Token.packed {
       let word = packedWord(offset: allocation.offset, byteCount: allocation.token >> 2)
       let old = try entry(of: allocation.start)

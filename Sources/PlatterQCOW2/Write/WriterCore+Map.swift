@@ -2,14 +2,16 @@ import PlatterCore
 
 extension WriterCore {
   /// The present map, unpublished changes included; tells runs that a snapshot shares from those that are the image's own.
+  /// - Parameter end: where the map ends; nil for the disk's end.
   mutating func map(
-    _ range: Range<UInt64>, limit: Int, _ volume: Volume, into extents: inout [Extent]
+    _ range: Range<UInt64>, limit: Int, _ volume: Volume, end: UInt64? = nil, into extents: inout [Extent]
   ) throws(ImageError) -> UInt64 {
     guard let dataStore = volume.dataStore else {
       throw ImageError(.notFound, "the external data file is not open", file: store.name)
     }
     let dataByteCount = dataStore == 0 ? fileByteCount : try volume.stores[Int(dataStore)].byteCount()
-    var answer = Answer(position: range.lowerBound, end: min(range.upperBound, header.virtualByteCount), room: limit)
+    var answer = Answer(
+      position: range.lowerBound, end: min(range.upperBound, end ?? header.virtualByteCount), room: limit)
     while answer.isOpen {
       let position = answer.position
       let index = l1Index(of: position)

@@ -56,6 +56,7 @@ extension WriterCore {
     guard new != word else { return }
     try setEntry(of: guest, new)
     try dropReferences(word, replacedBy: L2Entry(rawValue: new).hostOffset)
+    if isAllocated { releasedByteCount += clusterByteCount }
   }
 
   /// False for a part of a packed cluster, which can only go as a whole: the engine then writes zeros.

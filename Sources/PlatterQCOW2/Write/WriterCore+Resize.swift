@@ -4,20 +4,26 @@ extension WriterCore {
   /// Changes the disk's size in memory; the next publish writes it. Until then the engine makes new bytes read as zeros
   /// where old content or a backing image would show through.
   mutating func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
-    guard byteCount <= UInt64(Int64.max) else { throw .invalidArgument("a disk of \(byteCount) bytes is too large") }
-    guard header.version >= 3 || header.snapshotCount == 0 else {
-      throw .unsupported("a version 2 image with snapshots cannot be resized")
-    }
-    try checkBitmapResize(to: byteCount)
+    try checkResize(to: byteCount)
     let old = header.virtualByteCount
     if byteCount < old {
       let start = byteCount.dividedRoundingUp(by: clusterByteCount) * clusterByteCount
       if start < old { _ = try releaseUnits(start..<old, as: .absent) }
     } else {
       try growL1(toCover: byteCount, barrier)
+      // The end of its last cluster is going to be read, and written.
+      if let dataFile, try dataFile.byteCount() < byteCount { try dataFile.resize(to: byteCount) }
     }
     try resizeBitmaps(to: byteCount)
     header.virtualByteCount = byteCount
+  }
+
+  func checkResize(to byteCount: UInt64) throws(ImageError) {
+    guard byteCount <= UInt64(Int64.max) else { throw .invalidArgument("a disk of \(byteCount) bytes is too large") }
+    guard header.version >= 3 || header.snapshotCount == 0 else {
+      throw .unsupported("a version 2 image with snapshots cannot be resized")
+    }
+    try checkBitmapResize(to: byteCount)
   }
 
   /// Moves the L1 table to a larger place: new table, barrier, header, barrier, then the old place is free.

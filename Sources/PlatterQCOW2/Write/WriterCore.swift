@@ -53,6 +53,9 @@ struct WriterCore {
   var fileByteCount: UInt64
   /// The disk's size as the header on disk has it; `header` is ahead of it until the next publish.
   var byteCountOnDisk: UInt64
+  var isPrepared = false
+  /// Guest bytes released since the last publish.
+  var releasedByteCount: UInt64 = 0
   /// Why no more writes are taken, once damage was found.
   var damage: ImageError?
 
@@ -224,7 +227,7 @@ struct WriterCore {
   }
 
   /// The L2 table of an L1 entry, as one that this image alone refers to: made or copied where needed.
-  private mutating func writableTable(_ index: Int) throws(ImageError) -> UInt64 {
+  @discardableResult mutating func writableTable(_ index: Int) throws(ImageError) -> UInt64 {
     let entry = L1Entry(rawValue: l1[index])
     if entry.tableOffset != 0, entry.rawValue & L1Entry.copied != 0 { return entry.tableOffset }
     let (row, isFresh) = try allocate(1)
@@ -271,7 +274,12 @@ struct WriterCore {
 
   // MARK: Publishing
 
-  var isLarge: Bool { refcounts.isLarge || l2.dirtyCount >= l2.capacity / 2 }
+  /// The guest has given back so much that it should soon be used again, rather than the file grow.
+  private static let maximumReleasedByteCount: UInt64 = 8 << 20
+
+  var isLarge: Bool {
+    refcounts.isLarge || releasedByteCount >= Self.maximumReleasedByteCount || l2.dirtyCount >= l2.capacity / 2
+  }
 
   var isDirty: Bool {
     refcounts.isDirty || l2.dirtyCount > 0 || dirtyL1 != nil || !refcounts.dropped.isEmpty
@@ -280,6 +288,7 @@ struct WriterCore {
 
   mutating func publish(_ barrier: Barrier) throws(ImageError) {
     if let damage = damage ?? refcounts.damage { throw damage }
+    releasedByteCount = 0
     guard isDirty else { return }
     try publishRefcounts(barrier)
     let new = newTables

@@ -17,7 +17,9 @@ package struct Failure: Error, Sendable {
     self.hint = hint
   }
 
-  package init(_ error: ImageError, status: Int32 = 1) { self.init(error.description, status: status) }
+  package init(_ error: ImageError, status: Int32 = 1, hint: String? = nil) {
+    self.init(error.description, status: status, hint: hint)
+  }
 
   /// Ends the program with a status and no word.
   package static func silent(status: Int32) -> Failure {

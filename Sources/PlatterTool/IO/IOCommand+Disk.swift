@@ -98,11 +98,12 @@ extension IOSession {
     var options = IODiskOptions()
     options.isReadOnly = arguments.has("r")
     options.isShared = arguments.has("U")
+    options.isSnapshot = arguments.has("s")
+    options.copiesOnRead = arguments.has("C")
     if arguments.has("n") { options.cache = .none }
     do throws(Failure) {
       try IOProgram.setCache(&options, arguments.value("t"))
       try IOProgram.setDiscard(&options, arguments.value("d"))
-      try IOProgram.refuseMissing(snapshot: arguments.has("s"), copyOnRead: arguments.has("C"))
     } catch {
       throw .message(error.sentences.first ?? "")
     }
@@ -115,28 +116,71 @@ extension IOSession {
     guard arguments.operands.isEmpty else { throw .usage }
     if arguments.has("r"), arguments.has("w") { throw .message("Only one -r/-w option may be given") }
     var options = try openDisk().options
-    if arguments.has("r") { options.isReadOnly = true }
-    if arguments.has("w") { options.isReadOnly = false }
+    var node: [String: String] = [:]
+    for list in arguments.options["o"] ?? [] { node.merge(OptionString.dictionary(list)) { $1 } }
+    if let complaint = reopenComplaint(node, arguments) { throw .message(complaint) }
+    if arguments.has("r") || node["read-only"] == "on" { options.isReadOnly = true }
+    if arguments.has("w") || node["read-only"] == "off" { options.isReadOnly = false }
     do throws(Failure) {
       try IOProgram.setCache(&options, arguments.value("c"))
     } catch {
       throw .message(error.sentences.first ?? "")
     }
-    var node: [String: String] = [:]
-    for list in arguments.options["o"] ?? [] { node.merge(OptionString.dictionary(list)) { $1 } }
     try reopen(options, node)
   }
 
-  func truncate(_ arguments: IOArguments) throws(IOFailure) {
-    if let mode = arguments.value("m"), !["off", "metadata", "falloc", "full"].contains(mode) {
-      throw .message("Invalid preallocation mode '\(mode)'")
+  /// What is wrong with options for an open disk, or nil: what it is cannot change.
+  private func reopenComplaint(_ node: [String: String], _ arguments: IOArguments) -> String? {
+    if arguments.has("r") || arguments.has("w"), node["read-only"] != nil {
+      return "Cannot set both -r/-w and 'read-only'"
     }
+    if arguments.has("c"), node.keys.contains(where: { $0.hasPrefix("cache.") }) {
+      return "Cannot set both -c and the cache options"
+    }
+    for name in ["read-only", "cache.no-flush", "cache.direct", "auto-read-only"] {
+      guard let value = node[name], value != "on", value != "off" else { continue }
+      return "Parameter '\(name)' expects 'on' or 'off'"
+    }
+    for key in node.keys.sorted() {
+      let parts = key.split(separator: ".")
+      guard let name = parts.last, name == "driver" || name == "node-name" else { continue }
+      if node[key] != present(parts.dropLast().joined(separator: "."), String(name)) {
+        return "Cannot change the option '\(name)'"
+      }
+    }
+    return nil
+  }
+
+  /// What the open disk has under an option that cannot change.
+  private func present(_ child: String, _ name: String) -> String? {
+    guard name == "driver" else { return openNode[child.isEmpty ? name : "\(child).\(name)"] }
+    switch child {
+    case "": return disk?.image.formatName
+    case "file": return openNode["file.driver"] ?? "file"
+    case "backing":
+      guard let layers = disk?.image.layers, layers.count > 1 else { return nil }
+      return layers[1].map.formatName
+    default: return nil
+    }
+  }
+
+  func truncate(_ arguments: IOArguments) throws(IOFailure) {
+    let mode = arguments.value("m").map { Preallocation(rawValue: $0) } ?? .off
+    guard let mode else { throw .message("Invalid preallocation mode '\(arguments.value("m") ?? "")'") }
     guard arguments.operands.count == 1 else { throw .usage }
     let byteCount = try IONumber.size(arguments.operands[0])
     let disk = try openDisk()
-    if let mode = arguments.value("m"), mode != "off" { throw .message("Unsupported preallocation mode '\(mode)'") }
+    guard let writer = disk.writer else { return }
+    let old = disk.image.byteCount
+    guard mode == .off || byteCount >= old else {
+      throw .message(
+        disk.image.formatName == "raw"
+          ? "Cannot use preallocation for shrinking files" : "Preallocation can't be used for shrinking an image")
+    }
+    guard writer.supports(mode) else { throw .message("Unsupported preallocation mode: \(mode.rawValue)") }
     do throws(ImageError) {
-      try disk.writer?.resize(to: byteCount)
+      try writer.resize(to: byteCount)
+      try writer.preallocate(min(old, byteCount)..<byteCount, mode)
       try disk.finishRequest()
     } catch {
       throw .message(error.message)
@@ -196,18 +240,16 @@ extension IOSession {
     let image = try openDisk().image
     let map = image.layers[0].map
     output.write(line: "format name: \(map.formatName)")
+    guard map.formatName != "null-co" else {
+      // A driver that is a protocol too says that name as well, and knows nothing else.
+      output.write(line: "format name: \(map.formatName)")
+      hasFailed = true
+      return
+    }
     output.write(line: "cluster size: \(IOText.size(map.allocationUnit ?? 0))")
-    output.write(line: "vm state offset: \(IOText.size(Self.machineStateOffset(map)))")
+    output.write(line: "vm state offset: \(IOText.size((map as? any MachineStateMap)?.machineStateOffset ?? 0))")
     guard let specific = InfoReport.shownFacts(map, isDropIn: call.program.isDropIn) else { return }
     output.write(line: "Format specific information:")
     HumanText.write(specific, level: 1, to: output)
-  }
-
-  /// Where qcow2 keeps machine states: behind the disk, at the next L1 entry.
-  private static func machineStateOffset(_ map: any ImageMap) -> UInt64 {
-    guard map.formatName == "qcow2", let cluster = map.allocationUnit else { return 0 }
-    let isExtended = map.facts.specific?["extended-l2"] == .flag(true)
-    let coverage = cluster * (cluster / (isExtended ? 16 : 8))
-    return map.byteCount.dividedRoundingUp(by: coverage) * coverage
   }
 }

@@ -96,7 +96,6 @@ extension IOSession {
     if arguments.has("b") {
       try IONumber.sectorAligned(offset, "offset")
       try IONumber.sectorAligned(count, "count")
-      throw .line("read failed: \(Errno.notSupported.description)")
     }
     if try read(offset, count, compared, arguments, failure: "read failed") { hasFailed = true }
   }
@@ -128,7 +127,8 @@ extension IOSession {
     // What is shown waits for the end: a request that fails shows nothing, and a wrong pattern is told first.
     var shown: [UInt8] = []
     try request(failure) { () throws(ImageError) in
-      try disk.read(offset, count) { bytes, place in
+      let readDisk = arguments.has("b") ? disk.readMachineState : disk.read
+      try readDisk(offset, count) { bytes, place in
         if let compared, !differs {
           let from = max(compared.range.lowerBound, place)
           let to = min(compared.range.upperBound, place + UInt64(bytes.byteCount))
@@ -179,8 +179,9 @@ extension IOSession {
     let disk = try openDisk()
     let begin = ContinuousClock.now
     try request("write failed") { () throws(ImageError) in
-      if arguments.has("b") { throw ImageError(.unsupported, "the area for machine states cannot be written") }
-      if arguments.has("z") {
+      if arguments.has("b") {
+        try disk.writeMachineState(offset, count, filling: filling)
+      } else if arguments.has("z") {
         try zero(disk, offset, count, arguments)
       } else if arguments.has("c") {
         try disk.writeCompressed(offset, count, filling: filling)

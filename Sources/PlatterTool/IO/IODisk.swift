@@ -9,6 +9,12 @@ struct IODiskOptions {
   /// Whether discards have an effect.
   var discards = true
   var isShared = false
+  /// Writes go to a temporary file.
+  var isSnapshot = false
+  /// All data is stored compressed (QEMU's "compress" filter).
+  var compresses = false
+  /// What is read from images below is stored in the disk's own.
+  var copiesOnRead = false
   var format: String?
 }
 
@@ -21,6 +27,8 @@ final class IODisk {
   let image: DiskImage
   let options: IODiskOptions
   let writer: DiskWriter?
+  /// The room for a machine's state as a disk of its own, once it was asked for.
+  private lazy var machineState = Result { () throws(ImageError) in try openMachineState() }
   /// Why the disk cannot be written although that was asked for.
   let refusal: String?
 
@@ -53,6 +61,9 @@ final class IODisk {
   func read(_ offset: UInt64, _ count: UInt64, _ body: (RawSpan, UInt64) -> Void) throws(ImageError) {
     try check(offset, count)
     guard count > 0 else { return }
+    if options.copiesOnRead, let writer {
+      try image.copyUp(min(offset, image.byteCount)..<min(offset + count, image.byteCount), writer)
+    }
     var bytes = [UInt8](repeating: 0, count: Int(min(count, Self.pieceByteCount)))
     try forEachPiece(offset, count) { (position, length) throws(ImageError) in
       let present = Int(min(length, image.byteCount - min(position, image.byteCount)))
@@ -70,6 +81,7 @@ final class IODisk {
   func write(_ offset: UInt64, _ count: UInt64, filling: [UInt8]) throws(ImageError) {
     try check(offset, count)
     guard count > 0, let writer else { return }
+    guard !options.compresses else { return try writeWholeUnits(offset, count, filling: filling, writer) }
     try growToSector(offset + count, writer)
     var bytes = Self.repeated(filling, from: 0, count: Int(min(count, Self.pieceByteCount)))
     try forEachPiece(offset, count) { (position, length) throws(ImageError) in
@@ -79,6 +91,26 @@ final class IODisk {
       let part = bytes.rawBytes.extracting(0..<Int(length))
       if position == 0 { try refuseForeignHead(part) }
       try writer.write(part, at: position)
+    }
+  }
+
+  /// Writes a range and what belongs around it as compressed units.
+  private func writeWholeUnits(_ offset: UInt64, _ count: UInt64, filling: [UInt8], _ writer: DiskWriter)
+    throws(ImageError)
+  {
+    guard let unit = writer.packedUnitByteCount else {
+      throw ImageError(.unsupported, "the image has no compressed clusters")
+    }
+    var position = offset / unit * unit
+    while position < offset + count {
+      let end = min(position + unit, image.byteCount)
+      let first = max(position, offset)
+      let last = min(end, offset + count)
+      var bytes = try image.read(Int(end - position), at: position)
+      let new = Self.repeated(filling, from: first - offset, count: Int(last - first))
+      bytes.replaceSubrange(Int(first - position)..<Int(last - position), with: new)
+      try writer.writeCompressed(bytes.rawBytes, at: position)
+      position = end
     }
   }
 
@@ -110,6 +142,55 @@ final class IODisk {
     try check(offset, count)
     guard let writer, options.discards else { return }
     try writer.discard(min(offset, image.byteCount)..<min(offset + count, image.byteCount))
+  }
+
+  // MARK: Machine state
+
+  private struct MachineState {
+    let image: DiskImage
+    let start: UInt64
+    let writer: DiskWriter?
+  }
+
+  private func openMachineState() throws(ImageError) -> MachineState {
+    guard let map = image.layers[0].map as? any MachineStateMap else {
+      throw ImageError(.unsupported, "the \(image.formatName) format has no room for a machine's state")
+    }
+    var layer = image.layers[0]
+    layer.map = try map.machineState()
+    let room = DiskImage(layers: [layer])
+    let writer = writer == nil ? nil : try DiskWriter(room, cache: options.cache == .unsafe ? .unsafe : .writeback)
+    return MachineState(image: room, start: map.machineStateOffset, writer: writer)
+  }
+
+  /// The place of a request in that room.
+  private func place(_ offset: UInt64, _ count: UInt64, in room: MachineState) throws(ImageError) -> UInt64 {
+    guard let start = room.start.adding(offset), let end = start.adding(count), end <= room.image.byteCount else {
+      throw ImageError(.io, "the request lies outside the room for a machine's state", errno: .ioError)
+    }
+    return start
+  }
+
+  /// As `read`, of a machine's state.
+  func readMachineState(_ offset: UInt64, _ count: UInt64, _ body: (RawSpan, UInt64) -> Void) throws(ImageError) {
+    let room = try machineState.get()
+    let start = try place(offset, count, in: room)
+    try forEachPiece(start, count) { (position, length) throws(ImageError) in
+      let bytes = try room.image.read(Int(length), at: position)
+      body(bytes.rawBytes, position - start)
+    }
+  }
+
+  /// As `write`, into a machine's state.
+  func writeMachineState(_ offset: UInt64, _ count: UInt64, filling: [UInt8]) throws(ImageError) {
+    let room = try machineState.get()
+    guard let writer = room.writer else { return }
+    let start = try place(offset, count, in: room)
+    try forEachPiece(start, count) { (position, length) throws(ImageError) in
+      let bytes = Self.repeated(filling, from: position - start, count: Int(length))
+      try writer.write(bytes.rawBytes, at: position)
+    }
+    try writer.flush()
   }
 
   /// The end of a request: on stable storage where the cache mode or the request itself says so.

@@ -71,7 +71,8 @@ package enum IOProgram: Verb {
     if let mode = words.value("aio"), !["threads", "native", "io_uring"].contains(mode) {
       throw Failure("Invalid aio option: \(mode)")
     }
-    try refuseMissing(snapshot: words.has("snapshot"), copyOnRead: words.has("copy-on-read"))
+    options.isSnapshot = words.has("snapshot")
+    options.copiesOnRead = words.has("copy-on-read")
     return options
   }
 
@@ -90,11 +91,6 @@ package enum IOProgram: Verb {
     case "unmap", "on": options.discards = true
     case let other?: throw Failure("Invalid discard option: \(other)")
     }
-  }
-
-  static func refuseMissing(snapshot: Bool, copyOnRead: Bool) throws(Failure) {
-    if snapshot { throw Failure("not supported yet by platter: -s") }
-    if copyOnRead { throw Failure("not supported yet by platter: -C") }
   }
 
   /// Answers the lines of standard input one at a time: an answer is out before the next line is read.

@@ -8,6 +8,10 @@ final class IOSession {
   var disk: IODisk?
   /// Where the open disk came from, for `reopen`.
   private var place: ImageSource.Place?
+  /// The driver options among that.
+  var openNode: [String: String] {
+    if case .node(let node) = place { node } else { [:] }
+  }
   var hasQuit = false
   var hasFailed = false
 
@@ -96,6 +100,9 @@ final class IOSession {
     if options.isShared, !options.isReadOnly {
       throw .message(start + "force-share=on can only be used with read-only images")
     }
+    if options.copiesOnRead, options.isReadOnly {
+      throw .message(start + "Can't use copy-on-read on read-only device")
+    }
     do throws(Failure) {
       disk = try make(argument, isOptionList, node, options)
     } catch {
@@ -124,10 +131,13 @@ final class IOSession {
   private func make(_ place: ImageSource.Place, written: String?, _ options: IODiskOptions) throws(Failure) -> IODisk {
     var openOptions = try call.openOptions()
     openOptions.format = options.format
+    var options = options
+    if case .node(let node) = place { options.compresses = node["driver"] == "compress" }
     openOptions.cache = options.cache
     openOptions.locking = options.isShared ? .shared : .exclusive
     do throws(ImageError) {
       if options.isReadOnly { return try IODisk(try Self.image(place, openOptions), options) }
+      if options.isSnapshot { return try IODisk(try Self.image(place, openOptions).withTemporaryOverlay(), options) }
       openOptions.isWritable = true
       if let disk = try writableDisk(place, openOptions, options) { return disk }
       // A format that only can be read serves the commands that read.

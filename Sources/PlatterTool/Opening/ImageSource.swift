@@ -21,6 +21,8 @@ package struct ImageSource: Sendable {
       place = .node(try Self.node(fromOptions: argument.text))
     } else if argument.text.hasPrefix("json:") {
       place = .node(try Self.node(fromJSON: argument.text))
+    } else if let node = Self.filterNode(argument.text) {
+      place = .node(node)
     } else {
       place = .path(try Self.path(argument))
     }
@@ -41,8 +43,18 @@ package struct ImageSource: Sendable {
   package var path: FilePath? {
     switch place {
     case .path(let path): path
-    case .node(let node): (node["file.filename"] ?? node["filename"]).map { FilePath($0) }
+    case .node(let node): (node["file.filename"] ?? node["filename"] ?? node["x-image"]).map { FilePath($0) }
     }
+  }
+
+  /// `blkdebug:CONFIG:FILE`, the old way to put QEMU's test filter before a file.
+  private static func filterNode(_ text: String) -> [String: String]? {
+    guard text.hasPrefix("blkdebug:") else { return nil }
+    let rest = text.dropFirst("blkdebug:".count)
+    guard let end = rest.firstIndex(of: ":") else { return nil }
+    var node = ["x-image": String(rest[rest.index(after: end)...])]
+    if end > rest.startIndex { node["file.config"] = String(rest[..<end]) }
+    return node
   }
 
   private static func path(_ argument: Argument) throws(Failure) -> FilePath {
@@ -66,7 +78,10 @@ package struct ImageSource: Sendable {
   ]
 
   private static func withoutFilePrefix(_ bytes: [UInt8]) -> [UInt8] {
-    bytes.starts(with: "file:".utf8) ? Array(bytes.dropFirst(5)) : bytes
+    guard bytes.starts(with: "file:".utf8) else { return bytes }
+    let rest = Array(bytes.dropFirst(5))
+    // What is left must not look like another protocol.
+    return protocolName(rest) == nil ? rest : Array("./".utf8) + rest
   }
 
   /// What stands before a colon that comes before any slash.
@@ -106,12 +121,11 @@ package struct ImageSource: Sendable {
 package enum NodeText {
   /// Options that make the image another one than its file alone would be.
   private static func isTelling(_ key: String) -> Bool {
-    ["offset", "size", "key-secret", "backing"].contains(key) || key.hasPrefix("encrypt.") || key.hasPrefix("data-file")
-      || key.hasPrefix("backing.")
+    ["offset", "size", "key-secret", "backing"].contains(key) || key.hasPrefix("encrypt.") || key.hasPrefix("backing.")
   }
 
   package static func name(_ node: [String: String]) -> String {
-    let file = node["file.filename"] ?? node["filename"] ?? ""
+    let file = node["file.filename"] ?? node["filename"] ?? node["x-image"] ?? ""
     let telling = node.filter { isTelling($0.key) }
     guard !telling.isEmpty else { return file }
     var members: [(String, String)] = telling.map { ($0.key, JSONWriter.quoted($0.value)) }

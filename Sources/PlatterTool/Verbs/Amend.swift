@@ -30,7 +30,7 @@ package enum AmendVerb: Verb {
     let progress = ProgressDisplay(try call.progressForm())
     progress.start()
     do throws(Failure) {
-      try call.closing(writer) { writer throws(Failure) in try amend(writer, request, call.program) }
+      try call.closing(writer) { writer throws(Failure) in try amend(writer, request, call) }
     } catch {
       progress.finish(succeeded: false)
       throw error
@@ -39,15 +39,20 @@ package enum AmendVerb: Verb {
     return 0
   }
 
-  private static func amend(_ writer: DiskWriter, _ wanted: AmendRequest, _ program: ProgramName) throws(Failure) {
+  private static func amend(_ writer: DiskWriter, _ wanted: AmendRequest, _ call: Invocation) throws(Failure) {
     let image = writer.image
     guard image.layers[0].map is any AmendableMap else { throw notAmendable(image.formatName) }
     try check(wanted.options, image)
     var request = wanted
+    request.options["backing_file"] = nil
+    request.options["backing_fmt"] = nil
     do throws(ImageError) {
       let size = try request.options.removeValue(forKey: "size").map { text throws(ImageError) in
         try CreationValue.size(text, of: "size")
       }
+      // Version 2 cannot change its size while there are snapshots: what has to be done is done before.
+      let isDowngrade = ["0.10", "v2"].contains(request.options["compat"])
+      if let size, isDowngrade { try writer.resize(to: size) }
       if !request.options.isEmpty {
         let request = request
         try writer.restructure { (map, barrier) throws(ImageError) in
@@ -55,10 +60,12 @@ package enum AmendVerb: Verb {
           try map.amend(request, barrier)
         }
       }
-      if let size { try writer.resize(to: size) }
+      if let size, !isDowngrade { try writer.resize(to: size) }
     } catch {
+      var failure = call.refusal(error)
       // qemu-img says here what is wrong, and not of which image.
-      throw program.isDropIn ? Failure(error.message) : Failure(error)
+      if call.program.isDropIn { failure.sentences = [error.message] }
+      throw failure
     }
   }
 
@@ -75,7 +82,11 @@ package enum AmendVerb: Verb {
         "Invalid parameter '\(name)'",
         hint: known.contains(name) ? "This option is only supported for image creation" : nil)
     }
-    guard wanted["backing_file"] == nil, wanted["backing_fmt"] == nil else {
+    // To name what is there already is no change.
+    let backing = image.layers[0].map.backing
+    guard [nil, backing?.displayName].contains(wanted["backing_file"]),
+      [nil, backing?.formatName].contains(wanted["backing_fmt"])
+    else {
       throw Failure("Cannot amend the backing file", hint: "You can use 'qemu-img rebase' instead.")
     }
   }

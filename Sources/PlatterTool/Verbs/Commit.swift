@@ -34,6 +34,7 @@ package enum CommitVerb: Verb {
     progress.start()
     do throws(ImageError) {
       var commit = try Commit(image, depth: depth)
+      commit.cache = openOptions.cache
       commit.keepsOverlay = call.options.has("d") || call.options.has("b")
       try commit.run { done, total in
         progress.update(done, of: total)

@@ -45,12 +45,14 @@ package enum ConvertVerb: Verb {
     let progress = ProgressDisplay(try call.progressForm(), toStandardError: request.isStream)
     let source = try request.openSource(call)
     let target = try request.target(call)
+    let convert = Convert(source, target: target, options: request.copyOptions)
+    try request.warnOfSkippedBitmaps(convert, call)
     let limiter = request.limiter(source, target)
     progress.start()
     // A copy that is stopped leaves no half-made file behind. A stream has nothing to clean up, and its reader may be slow.
     if !request.isStream { platter_catch_stop_signals() }
     do throws(ImageError) {
-      try Convert(source, target: target, options: request.copyOptions).run { done, total in
+      try convert.run { done, total in
         progress.update(done, of: total)
         limiter?.wait(done)
         return platter_stop_signal() == 0
@@ -103,6 +105,8 @@ private struct ConvertRequest {
     copy.isDirect = cache.isDirect
     copy.isCompressed = options.has("c")
     copy.isOrdered = !options.has("W")
+    copy.copiesBitmaps = options.has("bitmaps")
+    copy.skipsInconsistentBitmaps = options.has("skip-broken-bitmaps")
     format = try TargetFormat.named(options.value("O") ?? "raw", file: nil)
     try Self.checkTarget(options, format)
     formatOptions = try Self.formatOptions(options, format)
@@ -170,10 +174,8 @@ private struct ConvertRequest {
       if options.has("F") { throw Failure("Backing file format not supported for file format 'raw'") }
     }
     if options.has("n"), options.has("o") { throw Failure("-o has no effect when skipping image creation") }
-    if options.has("bitmaps") {
-      throw format.name == "raw"
-        ? Failure("Format driver 'raw' does not support bitmaps")
-        : Failure("not supported yet by platter: convert --bitmaps")
+    if options.has("skip-broken-bitmaps"), !options.has("bitmaps") {
+      throw Failure("Use of --skip-broken-bitmaps requires --bitmaps")
     }
   }
 
@@ -226,6 +228,21 @@ private struct ConvertRequest {
     var create = Create(path, format: format, byteCount: nil, options: formatOptions)
     create.backingOptions = open
     return .newImage(create)
+  }
+
+  /// Checks the bitmaps of the source, before the target is touched, and names those that are left out.
+  func warnOfSkippedBitmaps(_ convert: Convert, _ call: Invocation) throws(Failure) {
+    do throws(ImageError) {
+      for bitmap in try convert.selectBitmaps().skipped {
+        call.messages.warn("Skipping inconsistent bitmap '\(bitmap.name)'")
+      }
+    } catch {
+      let isInconsistent = error.message.hasPrefix("Cannot copy inconsistent")
+      throw Failure(
+        error.description,
+        hint: isInconsistent
+          ? "Try --skip-broken-bitmaps, or use '\(call.program.rawValue) bitmap --remove' to delete it" : nil)
+    }
   }
 
   /// Words for a failed copy.

@@ -22,13 +22,13 @@ package enum CreateVerb: Verb {
     if try TargetFormat.writeHelp(call, formatName, isForFile: !operands.isEmpty) { return 0 }
     guard let file = operands.first else { throw Failure("Expecting image file name", isUsage: true) }
     guard operands.count <= 2 else { throw Failure("Unexpected argument: \(operands[2].text)", isUsage: true) }
+    let name = file.text
+    let format = try TargetFormat.named(formatName, file: name)
     let source = try ImageSource(file, isOptionList: false)
     guard let path = source.path else { throw Failure("the image '\(source.written)' names no file") }
-    let name = file.text
     let size = try operands.dropFirst().first.map { argument throws(Failure) in
       try SizeText.option(argument.text, named: "image size")
     }
-    let format = try TargetFormat.named(formatName, file: name)
     var create = Create(path, format: format, byteCount: size, options: [:])
     create.options = try options(call, format, name: name)
     try settleSize(&create, name: name)

@@ -22,6 +22,16 @@ extension Invocation {
     }
   }
 
+  /// Words for a change that the image's own state forbids.
+  package func refusal(_ error: ImageError) -> Failure {
+    guard error.message.hasPrefix("Bitmap '"), error.message.hasSuffix("is inconsistent and cannot be used") else {
+      return Failure(error)
+    }
+    return program.isDropIn
+      ? Failure(error.message, hint: "Try block-dirty-bitmap-remove to delete this bitmap from disk")
+      : Failure(error, hint: "It was not saved when the image was used last; bitmap --remove deletes it.")
+  }
+
   /// The lines that QEMU's programs print: a guest could have written the signature that a later probe finds.
   private func warnOfProbedRaw(_ name: String) {
     messages.line("WARNING: Image format was not specified for '\(name)' and probing guessed raw.")

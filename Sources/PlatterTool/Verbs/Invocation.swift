@@ -177,6 +177,9 @@ package enum OpenFailure {
     for format in ["qcow2", "qed"] where error.message.hasPrefix("no \(format) image") {
       return "Image is not in \(format) format"
     }
+    if error.message.hasPrefix("Unknown driver"), let file = error.file, !names.contains(file) {
+      return "Could not open backing file: \(error.message)"
+    }
     if error.errno == .isDirectory { return "'file' driver requires '\(shown)' to be a regular file" }
     if let reason = error.errno, error.message.hasPrefix("cannot be opened") {
       return "Could not open '\(shown)': \(reason.description)"

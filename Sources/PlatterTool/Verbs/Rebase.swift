@@ -12,11 +12,15 @@ package enum RebaseVerb: Verb {
       SharedOptions.formatLetter,
       OptionSpec("b", nil, .required("FILE"), "the new backing image; empty for none"),
       OptionSpec("F", nil, .required("FORMAT"), "format of that one"),
+      OptionSpec("c", "compress", "compress what must become the overlay's own"),
       OptionSpec("u", nil, "change the name alone: both images are known to hold the same"),
       OptionSpec("t", nil, .required("CACHE"), "cache mode for writing (writeback)"),
       SharedOptions.sourceCache, SharedOptions.quiet, SharedOptions.progress, SharedOptions.progressForm,
       SharedOptions.forceShare,
     ] + SharedOptions.opening
+
+  /// Names that QEMU takes for a format, of drivers that give a file's bytes as they are.
+  private static let fileDrivers: Set<String> = ["file", "host_device", "host_cdrom"]
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
     let operand = try call.singleOperand()
@@ -29,7 +33,9 @@ package enum RebaseVerb: Verb {
     _ = try call.cache("T", what: "source cache")
     try call.checkFormatOptions(["f"])
     let format = call.options.value("F")
-    if let format, !SupportedFormats.names.contains(format) { throw Failure("Invalid format name: '\(format)'") }
+    if let format, !SupportedFormats.names.contains(format), !Self.fileDrivers.contains(format) {
+      throw Failure("Invalid format name: '\(format)'")
+    }
     let source = try call.source(operand)
     var openOptions = try call.openOptions(formatKey: "f")
     openOptions.opensBacking = !isUnsafe
@@ -42,11 +48,15 @@ package enum RebaseVerb: Verb {
       throw Failure("Could not change the backing file to '\(text)': backing format must be specified")
     }
     let backing = name.flatMap { $0.bytes.isEmpty ? nil : Rebase.Backing(name: $0.bytes, format: format) }
-    try rebase(image, Rebase(image, onto: backing), isUnsafe ? nil : name, call)
+    var rebase = Rebase(image, onto: backing)
+    rebase.cache = cache ?? .writeback
+    rebase.isCompressed = call.options.has("compress")
+    rebase.writesZeros = call.program.isDropIn
+    try run(rebase, image, isUnsafe ? nil : name, call)
     return 0
   }
 
-  private static func rebase(_ image: DiskImage, _ rebase: Rebase, _ name: Argument?, _ call: Invocation)
+  private static func run(_ rebase: Rebase, _ image: DiskImage, _ name: Argument?, _ call: Invocation)
     throws(Failure)
   {
     let progress = ProgressDisplay(try call.progressForm())

@@ -10,7 +10,7 @@ package enum ResizeVerb: Verb {
     [
       SharedOptions.formatLetter,
       OptionSpec(nil, "shrink", "allow the disk to become smaller; what lies behind its new end is lost"),
-      OptionSpec(nil, "preallocation", .required("off|falloc|full"), "reserve, or write, the new space"),
+      OptionSpec(nil, "preallocation", .required("off|metadata|falloc|full"), "reserve, or write, the new space"),
       SharedOptions.quiet,
     ] + SharedOptions.opening
 
@@ -30,9 +30,9 @@ package enum ResizeVerb: Verb {
     guard operands.count >= 2 else { throw Failure("Not enough arguments", isUsage: true) }
     guard operands.count == 2 else { throw Failure("Expecting image file name and size", isUsage: true) }
     let change = try SizeChange(operands[1].text)
-    let preallocation = call.options.value("preallocation") ?? "off"
-    guard ["off", "metadata", "falloc", "full"].contains(preallocation) else {
-      throw Failure("Invalid preallocation mode '\(preallocation)'")
+    let text = call.options.value("preallocation") ?? "off"
+    guard let preallocation = Preallocation(rawValue: text) else {
+      throw Failure("Invalid preallocation mode '\(text)'")
     }
     try call.checkFormatOptions(["f"])
     let source = try call.source(operands[0])
@@ -51,11 +51,11 @@ package enum ResizeVerb: Verb {
   }
 
   private static func resize(
-    _ writer: DiskWriter, _ change: SizeChange, _ preallocation: String, _ call: Invocation
+    _ writer: DiskWriter, _ change: SizeChange, _ preallocation: Preallocation, _ call: Invocation
   ) throws(Failure) {
     let old = writer.image.byteCount
     guard let new = change.applied(to: old), new > 0 else { throw Failure("New image size must be positive") }
-    if new <= old, preallocation != "off" { throw Failure("Preallocation can only be used for growing images") }
+    if new <= old, preallocation != .off { throw Failure("Preallocation can only be used for growing images") }
     if new < old, !call.options.has("shrink") {
       call.messages.error("Use the --shrink option to perform a shrink operation.")
       call.messages.warn(
@@ -65,16 +65,14 @@ package enum ResizeVerb: Verb {
     }
     let isRaw = writer.image.formatName == "raw"
     guard isRaw || new % sectorByteCount == 0 else { throw Failure("The new size must be a multiple of 512") }
-    if preallocation == "metadata" {
-      throw isRaw || writer.image.formatName == "luks"
-        ? Failure("Unsupported preallocation mode: metadata")
-        : Failure("not supported yet by platter: resize --preallocation=metadata")
+    guard writer.supports(preallocation) else {
+      throw Failure("Unsupported preallocation mode: \(preallocation.rawValue)")
     }
     do throws(ImageError) {
       try writer.resize(to: new)
-      if preallocation != "off" { try writer.fill(old..<new) }
+      try writer.preallocate(old..<max(old, new), preallocation)
     } catch {
-      throw Failure(error)
+      throw call.refusal(error)
     }
   }
 }

@@ -81,6 +81,8 @@ package enum SnapshotVerb: Verb {
     case ("c", _): Failure("Could not create snapshot '\(name)': \(error.message)")
     case ("a", .notFound):
       Failure("Could not apply snapshot '\(name)': Failed to load snapshot: No such file or directory")
+    case ("a", .forbidden) where call.program.isDropIn:
+      Failure("Could not apply snapshot '\(name)': Device has active dirty bitmaps")
     case ("a", _): Failure("Could not apply snapshot '\(name)': \(error.message)")
     case (_, .notFound): Failure("Could not delete snapshot '\(name)': snapshot not found")
     default: Failure("Could not delete snapshot '\(name)': \(error.message)")

@@ -7,15 +7,20 @@ package enum TargetFormat {
   /// - Throws: for a name that nobody knows, and for a format that cannot be made.
   package static func named(_ name: String, file: String? = nil) throws(Failure) -> any CreatableFormat.Type {
     let prefix = file.map { "\($0): " } ?? ""
+    guard !readOnly.contains(name) else {
+      throw Failure("\(prefix)Format driver '\(name)' does not support image creation")
+    }
     guard SupportedFormats.names.contains(name) || SupportedFormats.planned.contains(name) else {
       throw Failure("\(prefix)Unknown file format '\(name)'")
     }
     for format in Formats.all where format.name == name {
       if let creatable = format as? any CreatableFormat.Type { return creatable }
     }
-    if name == "dmg" { throw Failure("\(prefix)Format driver 'dmg' does not support image creation") }
     throw Failure("\(prefix)not supported yet by platter: writing the format '\(name)'")
   }
+
+  /// Formats that QEMU knows and cannot make.
+  private static let readOnly: Set<String> = ["bochs", "cloop", "dmg"]
 
   /// All `-o` lists as one; the last of equal keys wins.
   package static func options(_ lists: [String]) throws(Failure) -> [String: String] {

@@ -19,16 +19,14 @@ extension Verb {
   package static func arrange(_ words: [Argument]) -> [Argument] { words }
 }
 
-/// All verbs: those that work, and the names of qemu-img's that do not yet.
+/// All verbs.
 package enum Verbs {
   package static let all: [any Verb.Type] = [
-    AmendVerb.self, CheckVerb.self, ChecksumVerb.self, CommitVerb.self, CompareVerb.self, ConvertVerb.self,
-    CreateVerb.self, DDVerb.self, InfoVerb.self, InspectVerb.self, IOProgram.self, MapVerb.self, MeasureVerb.self,
+    AmendVerb.self, BenchVerb.self, BitmapVerb.self, CheckVerb.self, ChecksumVerb.self, CommitVerb.self,
+    CompareVerb.self, ConvertVerb.self, CreateVerb.self, DDVerb.self, InfoVerb.self, InspectVerb.self, IOProgram.self,
+    MapVerb.self, MeasureVerb.self,
     RebaseVerb.self, ResizeVerb.self, SnapshotVerb.self,
   ]
-
-  /// Verbs of qemu-img that this version does not have.
-  package static let missing: Set<String> = ["bench", "bitmap"]
 
   /// The table of a verb as it holds under a name of the program.
   package static func options(of verb: any Verb.Type, _ program: ProgramName) -> [OptionSpec] {

@@ -1,11 +1,9 @@
-import TestSupport
-
 /// Few combinations of options in which any two values that can stand together do so at least once.
-enum PairwiseChoice {
+package enum PairwiseChoice {
   /// - Parameters:
   ///   - options: the values of each option.
   ///   - isPossible: whether some values can stand together; asked of parts of a combination too.
-  static func all(_ options: [[String]], isPossible: (Set<String>) -> Bool) -> [[String]] {
+  package static func all(_ options: [[String]], isPossible: (Set<String>) -> Bool) -> [[String]] {
     var open = Set(pairs(options).filter { isPossible($0) })
     var combinations: [[String]] = []
     var generator = SeededGenerator(seed: 7)
