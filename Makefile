@@ -22,7 +22,7 @@ ORACLE_FOLDER := .build-oracles
 SECONDS ?= 480
 TEST := swift test --disable-xctest
 
-.PHONY: help build demo test check lint bench bare fuzz fuzz-smoke boot install dist libraries oracles clean
+.PHONY: help build demo test check prove lint bench bare fuzz fuzz-smoke boot install dist libraries oracles clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,10 @@ check: lint libraries oracles ## what CI runs: lint, release build, the build wi
 	$(MAKE) --no-print-directory bare
 	$(MAKE) --no-print-directory fuzz-smoke
 	bash Scripts/run-tests $(TEST)
+
+prove: libraries ## the writer in large numbers: 10,000 sequences, 100,000 crash images, 20,000 faults
+	PLATTER_PROVE=1 swift build -c release --product prove --scratch-path .build-prove
+	.build-prove/release/prove $(PROOFS)
 
 lint: ## check the formatting of all Swift code
 	swift format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz Benchmarks
@@ -84,4 +88,4 @@ oracles:
 	@bash Scripts/install-readers $(ORACLE_FOLDER)
 
 clean: ## remove everything that was built
-	rm -rf .build .build-bare .build-fuzz .build-boot .build-tools $(ORACLE_FOLDER) dist
+	rm -rf .build .build-bare .build-fuzz .build-prove .build-boot .build-tools $(ORACLE_FOLDER) dist

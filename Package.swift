@@ -108,12 +108,10 @@ let package = Package(
     tests("PlatterVHDXTests", ["PlatterVHDX", "PlatterCore", "TestSupport", system]),
     tests(
       "PlatterTests",
-      ["Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", system]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
       [
         "Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", "WriterProof", system,
       ]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib"]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
@@ -148,6 +146,9 @@ if Context.environment["PLATTER_TOOLS"] != nil {
   package.targets.append(
     .executableTarget(
       name: "pack-units", dependencies: ["PlatterCodecs", "PlatterCore"], path: "Benchmarks/pack-units",
+      swiftSettings: strict))
+}
+
 // The proofs in large numbers, in an optimised program of their own: make prove
 if Context.environment["PLATTER_PROVE"] != nil {
   package.targets.append(

@@ -53,12 +53,14 @@ private struct Patient: Sendable, CustomTestStringConvertible {
   @Test("the power goes", arguments: Patient.all)
   fileprivate func powerCuts(_ patient: Patient) throws {
     let initial = PagedBytes(patient.broken)
-    let store = PagedStore(initial, name: "test.qcow2", recordsChanges: true)
+    let journal = ChangeJournal()
+    let store = PagedStore(initial, name: "test.qcow2", journal: journal)
     _ = try QCOW2.repair(store, OpenContext(), .all, workers: 1) { _ in true }
     var seen: [PagedBytes] = []
     for seed in 0..<Self.roundCount {
       var random = SeededGenerator(seed: seed)
-      try PowerCut(initial, store.journal).forEachCut(&random) { count, left in
+      try PowerCut([initial], journal).forEachCut(&random) { count, files in
+        let left = files[0]
         guard !seen.contains(left) else { return }
         seen.append(left)
         try patient.check(left.read(0..<left.byteCount), "seed \(seed), cut after \(count)")

@@ -2,6 +2,7 @@ import Platter
 import PlatterCore
 import PlatterQCOW2
 import TestSupport
+import WriterProof
 
 /// A dirty bitmap as an array of flags.
 struct FlagBitmap: Equatable, Sendable {

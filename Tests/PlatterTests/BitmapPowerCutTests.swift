@@ -3,6 +3,7 @@ import PlatterCore
 import PlatterQCOW2
 import TestSupport
 import Testing
+import WriterProof
 
 /// A disk and its bitmaps at one moment.
 private struct Moment {
@@ -14,7 +15,7 @@ private struct Moment {
   init(_ model: BitmapModel) {
     bytes = model.disk.bytes
     bitmaps = model.bitmaps
-    end = model.disk.store.journalCount
+    end = model.disk.store.journal?.count ?? 0
   }
 
   func bitmap(_ name: String) -> FlagBitmap? { bitmaps.first { $0.name == name } }
@@ -111,11 +112,13 @@ extension [Bool] {
       let subject = BitmapModel.subject(&random)
       do {
         let built = try subject.build(seed: random.next())
-        var model = BitmapModel(try WriterModel(subject, built, recordsChanges: true))
+        let journal = ChangeJournal()
+        var model = BitmapModel(try WriterModel(subject, built, journal: journal))
         var moments = [Moment(model)]
         try Self.run(&model, &random) { moments.append($0) }
-        try PowerCut(built.image, model.disk.store.journal).forEachCut(&random) { count, left in
+        try PowerCut([built.image], journal).forEachCut(&random) { count, files in
           cuts += 1
+          let left = files[0]
           do {
             let remains = try Remains(left, model.disk)
             try remains.check(moments)

@@ -149,7 +149,7 @@ package final class ChangeJournal: Sendable {
 package final class PagedStore: ByteStore {
   package let name: String
   package let isWritable: Bool
-  private let journal: ChangeJournal?
+  package let journal: ChangeJournal?
   private let file: Int
   private let state: Mutex<PagedBytes>
 

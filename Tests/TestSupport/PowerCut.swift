@@ -7,13 +7,16 @@ package struct PowerCut {
 
   private let initial: [PagedBytes]
   private let journal: [ChangeJournal.Change]
+  private let ignored: Set<Int>
 
   /// - Parameters:
   ///   - initial: each file before the first change, by its number in the journal.
   ///   - journal: all changes since then.
-  package init(_ initial: [PagedBytes], _ journal: ChangeJournal) {
+  ///   - ignored: flushes that do nothing, by their number in the journal: what a writer that lacks them would leave.
+  package init(_ initial: [PagedBytes], _ journal: ChangeJournal, ignoring ignored: Set<Int> = []) {
     self.initial = initial
     self.journal = journal.changes
+    self.ignored = ignored
   }
 
   /// Calls `body` with what is left of the files for cuts before each operation and after the last.
@@ -38,6 +41,7 @@ package struct PowerCut {
         pending.append(next)
         continue
       }
+      guard !ignored.contains(count) else { continue }
       for change in pending where change.file == next.file { flushed[change.file].apply(change.operation) }
       pending.removeAll { $0.file == next.file }
     }

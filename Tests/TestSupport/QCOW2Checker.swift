@@ -68,7 +68,8 @@ package struct QCOW2Checker {
     let refcountByteCount = image.number(at: 56, byteCount: 4) << clusterBits
     refer(table: "refcount table", refcountTable, refcountByteCount)
     var blocks: [UInt64] = []
-    image.forEachEntry(refcountTable..<refcountTable + refcountByteCount, width: 8) { _, word, _ in blocks.append(word) }
+    image.forEachEntry(refcountTable..<refcountTable + refcountByteCount, width: 8) { _, word, _ in blocks.append(word)
+    }
     for block in blocks { refer(table: "refcount block", block, cluster) }
     countTree(image.number(at: 40), image.number(at: 36, byteCount: 4), isActive: true)
     var record = image.number(at: 64)

@@ -33,6 +33,7 @@ package struct Tool: Sendable, CustomStringConvertible {
   package static let vhdiinfo = Tool("vhdiinfo", package: "libvhdi-utils")
   package static let qcowinfo = Tool("qcowinfo", package: "libqcow-utils")
   package static let cryptsetup = Tool("cryptsetup", package: "cryptsetup-bin")
+  package static let timeout = Tool("timeout", package: "coreutils")
   package static let python = Tool("python3", package: "python3")
 
   package var isInstalled: Bool { path != nil }

@@ -73,7 +73,9 @@ package enum BaseImage {
     var file = PagedBytes()
     file.put(header, at: 0)
     file.put(Array(text.utf8), at: 512)
-    for index in 0..<tables { file.put(littleEndian(UInt32(directory + 8 + index * 4)), at: directory * 512 + index * 4) }
+    for index in 0..<tables {
+      file.put(littleEndian(UInt32(directory + 8 + index * 4)), at: directory * 512 + index * 4)
+    }
     var end = overhead
     for (index, bytes) in pieces(content, grain) {
       file.put(littleEndian(UInt32(end)), at: (directory + 8) * 512 + index * 4)

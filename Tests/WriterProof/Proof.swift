@@ -43,12 +43,15 @@ package enum Proof {
   // MARK: Power cuts
 
   /// One random sequence, cut at every moment.
+  /// - Parameter hasBarriers: false where only the last flush of a step counts, as for a writer that orders nothing.
   /// - Returns: the crash images that were looked at.
-  package static func powerCuts(seed: UInt64, limit: Int = .max) throws -> Int {
-    try naming(seed) { seed, row, progress in try powerCuts(seed, row, progress, limit) }
+  package static func powerCuts(seed: UInt64, limit: Int = .max, hasBarriers: Bool = true) throws -> Int {
+    try naming(seed) { seed, row, progress in try powerCuts(seed, row, progress, limit, hasBarriers) }
   }
 
-  private static func powerCuts(_ seed: UInt64, _ row: ProofRow, _ progress: Progress, _ limit: Int) throws {
+  private static func powerCuts(
+    _ seed: UInt64, _ row: ProofRow, _ progress: Progress, _ limit: Int, _ hasBarriers: Bool
+  ) throws {
     var random = SeededGenerator(seed: seed &+ 0x1_0000_0000)
     let files = try ProofFiles(row, &random)
     let journal = ChangeJournal()
@@ -56,7 +59,8 @@ package enum Proof {
     progress.model = model
     let history = ProofHistory(model.state)
     try run(model, &random, journal, history)
-    try PowerCut(files.contents, journal).forEachCut(&random, variants: 3) { count, left in
+    let ignored = hasBarriers ? [] : history.flushesInside(journal)
+    try PowerCut(files.contents, journal, ignoring: ignored).forEachCut(&random, variants: 3) { count, left in
       guard progress.count < limit else { return }
       progress.count += 1
       let audit = ProofAudit(left, model.chain)
@@ -212,6 +216,19 @@ final class ProofHistory {
     entries.append(Entry(step: step, start: start, end: end, state: state, isFlushed: isFlushed))
   }
 
+  /// Flushes that are not the end of a step: the barriers.
+  func flushesInside(_ journal: ChangeJournal) -> Set<Int> {
+    let changes = journal.changes
+    var inside = Set(changes.indices.filter { changes[$0].operation == .flush })
+    for entry in entries {
+      for index in (0..<entry.end).reversed() {
+        guard changes[index].operation == .flush else { break }
+        inside.remove(index)
+      }
+    }
+    return inside
+  }
+
   var stepCount: Int { entries.last?.step ?? 0 }
 
   /// What may be left by a cut behind `count` operations.
@@ -244,7 +261,8 @@ extension ProofModel {
     for start in stride(from: 0, to: found.count, by: 512) {
       let part = start..<min(start + 512, found.count)
       guard !states.contains(where: { found.isEqual($0.bytes, part) }) else { continue }
-      for index in part where !states.contains(where: { ($0.bytes.count > index ? $0.bytes[index] : 0) == found[index] }) {
+      for index in part
+      where !states.contains(where: { ($0.bytes.count > index ? $0.bytes[index] : 0) == found[index] }) {
         throw WriterFault("byte \(index) reads \(found[index]) after a request that failed")
       }
     }

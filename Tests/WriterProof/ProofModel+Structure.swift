@@ -38,7 +38,7 @@ extension ProofModel {
     history.append("resize \(state.bytes.count) to \(count)")
     do throws(ImageError) { try writer.resize(to: count) } catch {
       guard isRefusal(error) else { throw error }
-      return
+      return try writer.flush()
     }
     let old = state.bytes.count
     state.bytes = state.bytes.resized(to: Int(count))
@@ -50,11 +50,11 @@ extension ProofModel {
   // MARK: Snapshots
 
   func createSnapshot(_ random: inout SeededGenerator) throws {
+    guard state.snapshots.count < 5 else { return }
     if state.snapshots.count < 3, random.chance(3), try createWithMachine(&random) { return }
     names += 1
     let name = "s\(names)"
     history.append("create snapshot \(name)")
-    guard state.snapshots.count < 5 else { return }
     let isDone = try restructure((any SnapshotMap).self) { (map, barrier) throws(ImageError) in
       _ = try map.createSnapshot(named: name, seconds: 1, nanoseconds: 2, barrier)
     }
@@ -170,7 +170,7 @@ extension ProofModel {
     guard let options = choices.randomElement(using: &random) else { return }
     history.append("amend \(options)")
     let isDone = try restructure((any AmendableMap).self) { (map, barrier) throws(ImageError) in
-      try map.amend(options, barrier)
+      try map.amend(AmendRequest(options), barrier)
     }
     try writer.flush()
     guard isDone else { return }

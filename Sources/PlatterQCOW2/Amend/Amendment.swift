@@ -83,7 +83,10 @@ struct Amendment {
       (header.hasExtendedL2, "extended L2 entries"),
       // Zeros that must hide the backing image would have to be encrypted first.
       (core.isEncrypted && core.hasBacking, "encryption and a backing file"),
-      (core.extensions.bytes(of: HeaderExtensions.Kind.bitmaps) != nil, "persistent bitmaps"),
+      (
+        core.extensions.bytes(of: HeaderExtensions.Kind.bitmaps) != nil || !core.liveBitmaps.isEmpty,
+        "persistent bitmaps"
+      ),
     ]
     for (isThere, what) in obstacles where isThere {
       throw .unsupported("an image with \(what) cannot be made compat=0.10")

@@ -28,6 +28,7 @@ extension WriterCore {
     if let name = wanted.dataFileName { items = items.replacing(HeaderExtensions.Kind.dataFile, with: name) }
     guard new != header || items != extensions else { return }
     try rewriteHeader(new, items, barrier)
+    isDataFileRaw = new.autoclearFeatures.contains(.rawDataFile)
   }
 
   // MARK: Version

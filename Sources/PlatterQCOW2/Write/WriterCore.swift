@@ -26,7 +26,7 @@ struct WriterCore {
   /// The external data file, where there is one.
   let dataFile: (any ByteStore)?
   let hasDataFile: Bool
-  let isDataFileRaw: Bool
+  var isDataFileRaw: Bool
   var hasBacking: Bool
   let isEncrypted: Bool
   /// Key slots, where the encryption is LUKS.
