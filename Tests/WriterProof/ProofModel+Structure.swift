@@ -5,7 +5,7 @@ import TestSupport
 extension ProofModel {
   /// Whether an error is a refusal with a reason: nothing is changed then.
   private func isRefusal(_ error: ImageError) -> Bool {
-    guard [.unsupported, .invalidArgument].contains(error.code) else { return false }
+    guard [.unsupported, .invalidArgument, .forbidden].contains(error.code) else { return false }
     history.append("refused: \(error.message)")
     return true
   }

@@ -31,15 +31,13 @@ extension DiskWriter {
     return result
   }
 
-  /// Runs a step after whose failure nobody knows what is on disk: the writer then takes no more requests. A refusal
-  /// changes nothing.
+  /// Runs a step after whose I/O error nobody knows what is on disk: the writer then takes no more requests. Any other
+  /// error is a refusal, which changes nothing.
   func endingWithFailure<R>(_ body: () throws(ImageError) -> R) throws(ImageError) -> R {
     do throws(ImageError) {
       return try body()
     } catch {
-      if ![.unsupported, .invalidArgument, .notFound].contains(error.code) {
-        publishing.withLock { $0.hasFailed = true }
-      }
+      if error.code == .io { publishing.withLock { $0.hasFailed = true } }
       throw error
     }
   }
