@@ -208,13 +208,15 @@ func bitmapNames(_ map: any ImageMap) -> [String] {
     #expect(error?.message.contains("snapshot table") == true)
   }
 
-  @Test("an image whose L1 table lies nowhere is checked, and no count of what it named is lowered")
-  func lostDisk() throws {
+  @Test(
+    "an image whose L1 table lies nowhere is checked, and no count of what it named is lowered",
+    arguments: [(UInt64(1) << 40, "lies past the end"), (0, "overlaps the header")])
+  func lostDisk(offset: UInt64, says: String) throws {
     var image = richImage()
-    image.lie(at: 40, UInt64(1) << 40)
+    image.lie(at: 40, offset)
     let broken = image.build().bytes
     let found = try check(broken)
-    #expect(found.messages.contains { $0.contains("the L1 table (8 bytes at 0x10000000000) lies past the end") })
+    #expect(found.messages.contains { $0.contains("the L1 table (8 bytes at \(offset.hex)) \(says)") })
     let (fixed, report) = try repair(broken)
     #expect(status(report) == 2)
     var mended = fixed

@@ -40,7 +40,7 @@ final class ImageScan: Sendable {
   let fileClusterCount: UInt64
   /// The present disk's tree, then those of the sound snapshots.
   let trees: [Volume.Tree]
-  /// The present disk's L1 table lies inside the file; else it is taken for empty.
+  /// The present disk's L1 table lies inside the file, behind the header; else it is taken for empty.
   let hasActiveTree: Bool
   let snapshots: SnapshotScan
   let bitmaps: BitmapScan
@@ -66,7 +66,9 @@ final class ImageScan: Sendable {
     snapshots = try SnapshotScan(volume, fileByteCount: fileByteCount)
     bitmaps = try BitmapScan(volume, fileByteCount: fileByteCount)
     var active = volume.activeTree
-    hasActiveTree = active.offset + active.entryCount * 8 <= fileByteCount
+    hasActiveTree =
+      active.entryCount == 0
+      || (active.offset >= geometry.clusterByteCount && active.offset + active.entryCount * 8 <= fileByteCount)
     if !hasActiveTree { active.entryCount = 0 }
     trees = [active] + snapshots.items.compactMap(\.tree)
   }

@@ -32,7 +32,7 @@ extension Header {
       throw .corrupt(
         "the L1 table has \(l1EntryCount) entries, but a disk of \(virtualByteCount) bytes needs \(needed)")
     }
-    guard l1EntryCount == 0 || l1Offset >= clusterByteCount else {
+    guard isForCheck || l1EntryCount == 0 || l1Offset >= clusterByteCount else {
       throw .corrupt("the L1 table at \(l1Offset.hex) overlaps the header")
     }
     guard l1Offset.adding(UInt64(l1EntryCount) * 8) != nil else {

@@ -37,10 +37,12 @@ struct Opening {
     self.header = header
   }
 
-  /// A sentence about an L1 table that does not lie inside the file.
+  /// A sentence about an L1 table that does not lie inside the file behind the header.
   static func outside(_ header: Header, _ fileByteCount: UInt64) -> String {
-    "the L1 table (\(UInt64(header.l1EntryCount) * 8) bytes at \(header.l1Offset.hex)) lies past the end of the file "
-      + "(\(fileByteCount.hex))"
+    let place =
+      header.l1Offset < header.clusterByteCount
+      ? "overlaps the header" : "lies past the end of the file (\(fileByteCount.hex))"
+    return "the L1 table (\(UInt64(header.l1EntryCount) * 8) bytes at \(header.l1Offset.hex)) \(place)"
   }
 
   /// Refuses incompatible features that nobody here knows, by the names that the image gives them.
