@@ -194,7 +194,7 @@ struct KeySlotPowerCutTests {
     let cut = PowerCut(PagedBytes(made.bytes), store.operations)
     for _ in 0..<2 {
       try cut.forEachCut(&random) { _, left in
-        let rest = PagedStore(left, name: "left")
+        let rest = PagedStore(left[0], name: "left")
         for passphrase in change.kept { #expect(opens(rest, passphrase)) }
         if !change.either.isEmpty { #expect(change.either.contains { opens(rest, $0) }) }
       }

@@ -131,7 +131,7 @@ struct CreationTests {
     var random = SeededGenerator(seed: 0xc07)
     for _ in 0..<8 {
       try cut.forEachCut(&random) { count, left in
-        let rest = PagedStore(left, name: "left")
+        let rest = PagedStore(left[0], name: "left")
         do throws(ImageError) {
           let map = try LUKS.open(rest, context("open sesame"))
           #expect(map.byteCount == 4096)
