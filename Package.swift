@@ -111,7 +111,7 @@ let package = Package(
       [
         "Platter", "PlatterQCOW2", "PlatterRaw", "PlatterCodecs", "PlatterCore", "TestSupport", "WriterProof", system,
       ]),
-    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "CZlib", "CBzip2", "CLZMA"]),
+    tests("PlatterCodecsTests", ["PlatterCodecs", "PlatterCore", "TestSupport", "CZlib", "CBzip2", "CLZMA"]),
     tests("PlatterQCOW2Tests", ["PlatterQCOW2", "PlatterCore", "TestSupport", system]),
     tests("PlatterRawTests", ["PlatterRaw", "PlatterCore"]),
     tests("PlatterQEDTests", ["PlatterQED", "Platter", "PlatterCore", "TestSupport", system]),
@@ -130,12 +130,13 @@ if Context.environment["PLATTER_FUZZ"] != nil {
       name: "fuzz-\(name)", dependencies: dependencies, path: "Fuzz/\(name)", swiftSettings: strict)
   }
   package.targets += [
+    .target(name: "FuzzSupport", dependencies: ["PlatterCore"], path: "Fuzz/Support", swiftSettings: strict),
     fuzz("image", ["Platter", "PlatterCore"]),
     fuzz("codecs", ["PlatterCodecs", "PlatterCore"]),
     fuzz("qcow2", ["PlatterQCOW2", "PlatterCore"]),
-    fuzz("vhdx", ["PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
-    fuzz("qed", ["PlatterQED", "PlatterCore"]),
-    fuzz("vmdk", ["PlatterVMDK", "PlatterCore"]),
+    fuzz("vhdx", ["FuzzSupport", "PlatterVHDX", "PlatterCodecs", "PlatterCore"]),
+    fuzz("qed", ["FuzzSupport", "PlatterQED", "PlatterCore"]),
+    fuzz("vmdk", ["FuzzSupport", "PlatterVMDK", "PlatterCore"]),
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
     fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]

@@ -1,3 +1,4 @@
+import FuzzSupport
 import PlatterCodecs
 import PlatterCore
 import PlatterVHDX
@@ -20,21 +21,6 @@ public func fuzzVHDX(_ data: UnsafePointer<UInt8>, _ size: Int) -> CInt {
     if try map.stores[0].byteCount() <= 64 << 20 { walk(try VHDX.open(store, context)) }
   } catch {}
   return 0
-}
-
-/// Maps the disk from its start, some steps far: a disk of 64 TiB is no fault.
-private func walk(_ map: any ImageMap) {
-  var position: UInt64 = 0
-  var steps = 0
-  do throws(ImageError) {
-    while position < map.byteCount, steps < 64 {
-      var runs: [Extent] = []
-      let end = try map.map(position..<map.byteCount, limit: 16, into: &runs)
-      precondition(end > position && end <= map.byteCount && !runs.isEmpty && runs.count <= 16)
-      position = end
-      steps += 1
-    }
-  } catch {}
 }
 
 /// A file of 5 MiB: log, metadata with a parent locator, BAT, one block.
@@ -91,10 +77,6 @@ private enum Seed {
 }
 
 extension Array where Element == UInt8 {
-  fileprivate mutating func put(_ bytes: [UInt8], at offset: Int) {
-    replaceSubrange(offset..<offset + bytes.count, with: bytes)
-  }
-
   fileprivate mutating func put(littleEndian value: UInt64, count: Int, at offset: Int) {
     for index in 0..<count { self[offset + index] = UInt8(truncatingIfNeeded: value >> (index * 8)) }
   }

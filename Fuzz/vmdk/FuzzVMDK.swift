@@ -1,3 +1,4 @@
+import FuzzSupport
 import PlatterCore
 import PlatterVMDK
 
@@ -11,9 +12,9 @@ public func fuzzVMDK(_ data: UnsafePointer<UInt8>, _ size: Int) -> CInt {
   let bytes =
     switch choice % 4 {
     case 0: Array("# Disk DescriptorFile\n".utf8) + rest
-    case 1: Seed.patched(Seed.sparse, by: rest)
-    case 2: Seed.patched(Seed.stream, by: rest)
-    default: Seed.patched(Seed.vmfsSparse, by: rest)
+    case 1: Seed.sparse.patched(by: rest)
+    case 2: Seed.stream.patched(by: rest)
+    default: Seed.vmfsSparse.patched(by: rest)
     }
   for isForFactsOnly in [false, true] {
     do throws(ImageError) {
@@ -24,22 +25,6 @@ public func fuzzVMDK(_ data: UnsafePointer<UInt8>, _ size: Int) -> CInt {
     } catch {}
   }
   return 0
-}
-
-/// Maps the disk from its start, some steps far.
-private func walk(_ map: any ImageMap) {
-  var position: UInt64 = 0
-  var steps = 0
-  do throws(ImageError) {
-    while position < map.byteCount, steps < 64 {
-      var runs: [Extent] = []
-      let end = try map.map(position..<map.byteCount, limit: 16, into: &runs)
-      precondition(end > position && end <= map.byteCount && !runs.isEmpty && runs.count <= 16)
-      precondition(runs[0].start == position && runs[runs.count - 1].end == end)
-      position = end
-      steps += 1
-    }
-  } catch {}
 }
 
 private enum Seed {
@@ -107,30 +92,5 @@ private enum Seed {
     file.put(UInt64(8), at: place + 64)
     file.put([0x0a, 0x20, 0x0d, 0x0a], at: place + 73)
     file.put(compression, at: place + 77)
-  }
-
-  static func patched(_ base: [UInt8], by input: [UInt8]) -> [UInt8] {
-    var file = base
-    var position = 0
-    while position + 3 <= input.count {
-      let place = (Int(input[position]) << 8 | Int(input[position + 1])) % file.count
-      let length = Int(input[position + 2])
-      // Lengths from 240 on cut the file instead.
-      if length >= 240 { return Array(file.prefix(place)) }
-      let count = min(length % 17, input.count - position - 3, file.count - place)
-      file.put(Array(input[position + 3..<position + 3 + count]), at: place)
-      position += 3 + count
-    }
-    return file
-  }
-}
-
-extension Array where Element == UInt8 {
-  fileprivate mutating func put(_ bytes: [UInt8], at offset: Int) {
-    replaceSubrange(offset..<offset + bytes.count, with: bytes)
-  }
-
-  fileprivate mutating func put<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at offset: Int) {
-    withMutableRawBytes { $0.storeLittleEndian(value, at: offset) }
   }
 }

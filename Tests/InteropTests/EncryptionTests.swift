@@ -20,8 +20,11 @@ struct EncryptionTests {
     "--object", "secret,id=one,file=one", "--object", "secret,id=two,file=two",
   ]
 
+  /// Behind the verb: the last word of `resize` is the size.
+  private static func withSecrets(_ words: [String]) -> [String] { [words[0]] + secrets + words.dropFirst() }
+
   private func ours(_ words: String..., isFailure: Bool = false) throws {
-    let result = try Program.run(["qemu-img"] + words + Self.secrets, in: folder)
+    let result = try Program.run(["qemu-img"] + Self.withSecrets(words), in: folder)
     #expect(result.succeeded != isFailure, "\(words): \(result.errorText)")
     for secret in ["first secret", "second secret"] {
       #expect(!(result.outputText + result.errorText).contains(secret))
@@ -31,7 +34,7 @@ struct EncryptionTests {
   /// qemu-img measures its own processor time in whole ticks and gives up now and then when it took none.
   private func theirs(_ words: String..., isFailure: Bool = false) throws {
     for _ in 0..<60 {
-      let result = try run(Tool.qemuImg.path ?? "qemu-img", words + Self.secrets, in: folder)
+      let result = try run(Tool.qemuImg.path ?? "qemu-img", Self.withSecrets(words), in: folder)
       if result.errorText.contains("CPU usage") { continue }
       #expect(result.succeeded != isFailure, "\(words): \(result.errorText)")
       return
@@ -144,9 +147,9 @@ struct EncryptionTests {
       ["measure", "-O", "luks", "-o", "key-secret=one,iter-time=1", "--size", "5G"],
       ["check", "--image-opts", image()],
     ] {
-      let their = try run(Tool.qemuImg.path ?? "qemu-img", words + Self.secrets, in: folder)
+      let their = try run(Tool.qemuImg.path ?? "qemu-img", Self.withSecrets(words), in: folder)
       if their.errorText.contains("CPU usage") { continue }
-      let our = try Program.run(["qemu-img"] + words + Self.secrets, in: folder)
+      let our = try Program.run(["qemu-img"] + Self.withSecrets(words), in: folder)
       #expect(our.outputText == their.outputText, "\(words)")
       #expect(our.errorText == their.errorText, "\(words)")
       #expect(our.status == their.status, "\(words)")

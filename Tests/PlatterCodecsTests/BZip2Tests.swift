@@ -1,6 +1,7 @@
 import CBzip2
 import PlatterCodecs
 import PlatterCore
+import TestSupport
 import Testing
 
 @Suite struct BZip2Tests {

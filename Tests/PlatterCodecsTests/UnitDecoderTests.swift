@@ -1,5 +1,6 @@
 import PlatterCodecs
 import PlatterCore
+import TestSupport
 import Testing
 
 /// A stream that other programs wrote, and what it holds.

@@ -34,14 +34,20 @@ struct OtherReadersTests {
 
   @Test("7-Zip: LZFSE by our encoder, a block that has matches only included", .requires(.sevenZip))
   func sevenZipLZFSE() throws {
-    // Noise, then pieces of it again, more than one block has matches: the second block needs no literal.
-    var generator = SeededGenerator(seed: 7)
-    let noise = (0..<4096).map { _ in UInt8.random(in: 0...255, using: &generator) }
-    var content = noise
-    for _ in 0..<12_032 {
-      let start = Int.random(in: 0..<4088, using: &generator)
-      content += noise[start..<start + 8]
+    // Noise, then so many pieces of it that the first block is nearly full, then zeros: the second block is theirs alone.
+    var state: UInt64 = 1
+    func next() -> UInt64 {
+      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      return state
     }
+    let noise = (0..<4096).map { _ in UInt8(next() >> 56) }
+    var content = noise
+    for _ in 0..<9720 {
+      let start = Int((next() >> 40) % 4080)
+      content += noise[start..<start + 16]
+    }
+    content += [UInt8](repeating: 0, count: 400_000)
+    content += [UInt8](repeating: 0, count: (512 - content.count % 512) % 512)
     var packed = [UInt8](repeating: 0, count: content.count)
     let count = packed.withMutableRawBytes { LZFSEEncoder().encode(content.rawBytes, into: &$0) }
     packed.removeLast(packed.count - (try #require(count)))

@@ -124,22 +124,19 @@ struct CreationTests {
 
   /// The header is written last and after a barrier: what a cut leaves is the whole volume or none.
   @Test("a power cut leaves no half a volume") func powerCut() throws {
-    let store = RecordingStore(name: "disk.luks")
+    let journal = ChangeJournal()
+    let store = PagedStore(name: "disk.luks", journal: journal)
     try LUKS.create(in: store, request(["key-secret": "s", "iter-time": "0"], byteCount: 4096))
-    let operations = store.operations
-    let cut = PowerCut(PagedBytes(), operations)
     var random = SeededGenerator(seed: 0xc07)
-    for _ in 0..<8 {
-      try cut.forEachCut(&random) { count, left in
-        let rest = PagedStore(left[0], name: "left")
-        do throws(ImageError) {
-          let map = try LUKS.open(rest, context("open sesame"))
-          #expect(map.byteCount == 4096)
-        } catch {
-          // No signature yet, or a header that was torn: refused, and never by a word about the passphrase.
-          #expect(count < operations.count)
-          #expect(error.message != LUKSHeader.wrongPassphraseMessage)
-        }
+    try PowerCut([PagedBytes()], journal).forEachCut(&random, variants: 8) { count, left in
+      let rest = PagedStore(left[0], name: "left")
+      do throws(ImageError) {
+        let map = try LUKS.open(rest, context("open sesame"))
+        #expect(map.byteCount == 4096)
+      } catch {
+        // No signature yet, or a header that was torn: refused, and never by a word about the passphrase.
+        #expect(count < journal.count)
+        #expect(error.message != LUKSHeader.wrongPassphraseMessage)
       }
     }
   }

@@ -72,7 +72,9 @@ struct Lie: Sendable, CustomTestStringConvertible {
       $0.incompatible = 8
       $0.headerByteCount = 104
     },
-    Lie("unknown feature without a name", .unsupported, "Unknown incompatible feature: 8000000000000000") { $0.incompatible = 1 << 63 },
+    Lie("unknown feature without a name", .unsupported, "Unknown incompatible feature: 8000000000000000") {
+      $0.incompatible = 1 << 63
+    },
     Lie("unknown feature with a name", .unsupported, "time travel") {
       $0.incompatible = 1 << 17
       $0.featureNames = [(1, 17, "not this"), (0, 17, "time travel")]

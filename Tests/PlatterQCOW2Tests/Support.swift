@@ -13,33 +13,6 @@ func open(_ image: QCOW2Builder, _ context: OpenContext = OpenContext()) throws(
   try open(image.build().bytes, context)
 }
 
-/// All runs of a range, fetched `limit` at a time. Checks the contract on the way: no gap, no overlap, progress.
-func runs(_ map: any ImageMap, _ range: Range<UInt64>? = nil, limit: Int = 1000) throws -> [Extent] {
-  let range = range ?? 0..<map.byteCount
-  var all: [Extent] = []
-  var position = range.lowerBound
-  while position < range.upperBound {
-    var batch: [Extent] = []
-    let next = try map.map(position..<range.upperBound, limit: limit, into: &batch)
-    guard next > position, next <= range.upperBound else { throw ContractError("no progress at \(position)") }
-    guard batch.count <= limit, !batch.isEmpty else { throw ContractError("\(batch.count) runs for \(limit)") }
-    var expected = position
-    for extent in batch {
-      guard extent.start == expected, extent.byteCount > 0 else { throw ContractError("gap at \(expected)") }
-      expected = extent.end
-      all.appendJoining(extent)
-    }
-    guard expected == next else { throw ContractError("runs end at \(expected), not at \(next)") }
-    position = next
-  }
-  return all
-}
-
-struct ContractError: Error, CustomStringConvertible {
-  var description: String
-  init(_ description: String) { self.description = description }
-}
-
 /// The error of mapping the whole disk, or nil where there is none.
 func mapError(_ image: QCOW2Builder) throws -> ImageError? {
   let map = try open(image)

@@ -1,12 +1,13 @@
 import PlatterCore
 import PlatterQED
+import TestSupport
 import Testing
 
-private func runs(_ builder: QEDBuilder) throws -> [Extent] { try allRuns(QED.open(builder.store(), OpenContext())) }
+private func runs(_ builder: QEDBuilder) throws -> [Extent] { try runs(QED.open(builder.store(), OpenContext())) }
 
 private func mapError(_ builder: QEDBuilder) throws -> ImageError? {
   let image = try QED.open(builder.store(), OpenContext())
-  return #expect(throws: ImageError.self) { _ = try allRuns(image) }
+  return #expect(throws: ImageError.self) { _ = try runs(image) }
 }
 
 @Suite("QED: mapping") struct MapTests {
@@ -41,9 +42,9 @@ private func mapError(_ builder: QEDBuilder) throws -> ImageError? {
     builder.fill(512, with: 2)
     builder.set(513, 1)
     let image = try QED.open(builder.store(), OpenContext())
-    let all = try allRuns(image)
+    let all = try runs(image)
     #expect(all.contains(.data(start: 511 * 4096, byteCount: 8192, store: 0, offset: place)))
-    #expect(try allRuns(image, limit: limit) == all)
+    #expect(try runs(image, limit: limit) == all)
   }
 
   @Test("a part of a cluster is mapped to the part of its bytes")
@@ -70,13 +71,13 @@ private func mapError(_ builder: QEDBuilder) throws -> ImageError? {
     let place = builder.fill(0, with: 9)
     let image = try QED.open(MemoryStore(Array(builder.bytes.dropLast(3000))), OpenContext())
     #expect(
-      try allRuns(image) == [
+      try runs(image) == [
         .data(start: 0, byteCount: 1096, store: 0, offset: place), .zero(start: 1096, byteCount: 3000),
         .absent(start: 4096, byteCount: 4096),
       ])
-    #expect(try allRuns(image, limit: 1) == allRuns(image))
+    #expect(try runs(image, limit: 1) == runs(image))
     let cut = try QED.open(MemoryStore(Array(builder.bytes.dropLast(4096))), OpenContext())
-    let error = #expect(throws: ImageError.self) { try allRuns(cut) }
+    let error = #expect(throws: ImageError.self) { try runs(cut) }
     #expect(
       error?.message == "L2 entry 0 of the table at 0x2000 points to byte 0x3000, past the end of the file (0x3000)")
   }

@@ -1,4 +1,5 @@
 import PlatterCore
+import TestSupport
 import Testing
 
 /// Writes QED files from the specification, field by field.
@@ -37,7 +38,7 @@ struct QEDBuilder {
 
   mutating func store(_ entry: UInt64, at offset: UInt64) {
     let start = Int(offset - headerClusters * cluster)
-    for byte in 0..<8 { body[start + byte] = UInt8(truncatingIfNeeded: entry >> (8 * UInt64(byte))) }
+    body.put(entry, at: start)
   }
 
   mutating func setFirst(_ index: UInt64, _ entry: UInt64) {
@@ -62,40 +63,20 @@ struct QEDBuilder {
 
   var bytes: [UInt8] {
     var head = [UInt8](repeating: 0, count: Int(headerClusters * cluster))
-    func put(_ value: UInt64, _ offset: Int, _ count: Int) {
-      for byte in 0..<count { head[offset + byte] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(byte))) }
-    }
-    put(0x0044_4551, 0, 4)
-    put(cluster, 4, 4)
-    put(tableClusters, 8, 4)
-    put(headerClusters, 12, 4)
-    put(features, 16, 8)
-    put(compatible, 24, 8)
-    put(autoclear, 32, 8)
-    put(firstTable ?? headerClusters * cluster, 40, 8)
-    put(size, 48, 8)
-    put(UInt64(nameOffset), 56, 4)
-    put(UInt64(nameLength ?? UInt32(name.count)), 60, 4)
-    for (index, byte) in name.enumerated() { head[64 + index] = byte }
+    head.put(UInt32(0x0044_4551), at: 0)
+    head.put(UInt32(cluster), at: 4)
+    head.put(UInt32(tableClusters), at: 8)
+    head.put(UInt32(headerClusters), at: 12)
+    head.put(features, at: 16)
+    head.put(compatible, at: 24)
+    head.put(autoclear, at: 32)
+    head.put(firstTable ?? headerClusters * cluster, at: 40)
+    head.put(size, at: 48)
+    head.put(nameOffset, at: 56)
+    head.put(nameLength ?? UInt32(name.count), at: 60)
+    head.put(name, at: 64)
     return head + body
   }
 
   func store() -> MemoryStore { MemoryStore(bytes, name: "disk.qed") }
-}
-
-/// Every run of an image, asked for `limit` at a time and joined.
-func allRuns(_ map: any ImageMap, limit: Int = .max) throws -> [Extent] {
-  var runs: [Extent] = []
-  var position: UInt64 = 0
-  while position < map.byteCount {
-    var part: [Extent] = []
-    let end = try map.map(position..<map.byteCount, limit: limit, into: &part)
-    #expect(part.count <= limit)
-    #expect(part.first?.start == position)
-    #expect(part.last?.end == end)
-    for run in part { runs.appendJoining(run) }
-    guard end > position else { throw ImageError(.corrupt, "the map stands still at \(position)") }
-    position = end
-  }
-  return runs
 }

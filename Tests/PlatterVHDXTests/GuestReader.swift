@@ -53,14 +53,6 @@ private func content(of run: Extent, _ chain: [VHDXMap]) throws -> [UInt8] {
   }
 }
 
-/// The runs of a whole disk.
-func runs(_ map: VHDXMap) throws -> [Extent] {
-  var runs: [Extent] = []
-  var position: UInt64 = 0
-  while position < map.byteCount { position = try map.map(position..<map.byteCount, limit: 1000, into: &runs) }
-  return runs
-}
-
 /// The sentence that opening gives.
 func sentenceOfRefusal(_ builder: VHDXBuilder) -> ImageError? {
   do throws(ImageError) {

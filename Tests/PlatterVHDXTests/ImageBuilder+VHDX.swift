@@ -1,4 +1,5 @@
 import PlatterCore
+import TestSupport
 
 /// Builds VHDX files byte by byte from the specification [MS-VHDX], knowing nothing of the reader under test.
 struct VHDXBuilder {
@@ -328,10 +329,6 @@ extension FixedWidthInteger {
 }
 
 extension Array where Element == UInt8 {
-  mutating func put<T: FixedWidthInteger>(_ value: T, at offset: Int) {
-    replaceSubrange(offset..<offset + T.bitWidth / 8, with: value.bytes)
-  }
-
   mutating func put(_ text: String, at offset: Int) {
     replaceSubrange(offset..<offset + text.utf8.count, with: text.utf8)
   }

@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterVHDX
+import TestSupport
 import Testing
 
 /// A file that must not open, and the sentence that says why.

@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterVMDK
+import TestSupport
 import Testing
 
 private func check(_ bytes: [UInt8]) throws -> CheckReport {

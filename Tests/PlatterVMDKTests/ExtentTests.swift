@@ -54,8 +54,8 @@ private func sectors(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating
       .data(start: 4096, byteCount: 1024, store: 2, offset: 0, isSparse: true),
       .data(start: 5120, byteCount: 512, store: 1, offset: 0, isSparse: true),
     ]
-    #expect(try allRuns(image) == expected)
-    #expect(try allRuns(image, limit: 1) == expected)
+    #expect(try runs(image) == expected)
+    #expect(try runs(image, limit: 1) == expected)
     #expect(try disk.bytes(5632, at: 0) == sectors(2, 3) + sectors(0, 5) + sectors(3, 2) + sectors(1, 1))
     #expect(image.facts.references == ["a.bin", "b.bin"])
     let extents = image.facts.specific?["extents"]
@@ -135,7 +135,7 @@ private func sectors(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating
     let image = try disk.map(.siblings, OpenContext(isForFactsOnly: true))
     #expect(image.byteCount == 512)
     #expect(image.facts.warnings.count == 1)
-    #expect(throws: ImageError.self) { try allRuns(image) }
+    #expect(throws: ImageError.self) { try runs(image) }
   }
 
   static let badExtents: [(String, String)] = [
@@ -218,7 +218,7 @@ private func sectors(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating
     ]
     builder.grainBytes = [8, 9]
     _ = try disk.folder.write(builder.build(), to: "se")
-    #expect(try allRuns(disk.map()).map(\.kind) == [.absent, .zero, .data, .data, .absent])
+    #expect(try runs(disk.map()).map(\.kind) == [.absent, .zero, .data, .data, .absent])
     #expect(try disk.bytes(2, at: 4 * 4096 - 1) == [9, 8])
   }
 
@@ -230,7 +230,7 @@ private func sectors(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating
     builder.entries = [0: 0x3000_0000_0000_0001]
     builder.grainBytes = [1]
     _ = try disk.folder.write(builder.build(), to: "se")
-    let error = #expect(throws: ImageError.self) { try allRuns(disk.map()) }
+    let error = #expect(throws: ImageError.self) { try runs(disk.map()) }
     #expect(error?.message.hasPrefix("entry 0 of grain table 0 names grain 4096, past the end of the file") == true)
   }
 
@@ -268,7 +268,7 @@ private func sectors(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating
   func seSparseDirectory(entry: UInt64) throws {
     let disk = try Disk("RW 32768 SESPARSE \"se\"\n", type: "seSparse")
     _ = try disk.folder.write(SESparseBuilder(directoryEntry: entry).build(), to: "se")
-    #expect(throws: ImageError.self) { try allRuns(disk.map()) }
+    #expect(throws: ImageError.self) { try runs(disk.map()) }
     let map = try #require(try disk.map() as? any CheckableMap)
     #expect(try map.check(workers: 1) { _ in true }.corruptions == 1)
   }

@@ -1,6 +1,7 @@
 import Platter
 import PlatterCore
 import PlatterVMDK
+import TestSupport
 import Testing
 
 /// Writes hosted sparse extents from the specification, field by field.
@@ -243,20 +244,6 @@ struct SESparseBuilder {
   }
 }
 
-extension Array where Element == UInt8 {
-  /// Stores a little-endian number.
-  mutating func put<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at offset: Int) {
-    withMutableRawBytes { $0.storeLittleEndian(value, at: offset) }
-  }
-
-  /// The same bytes with a little-endian number stored.
-  func with<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at offset: Int) -> [UInt8] {
-    var bytes = self
-    bytes.put(value, at: offset)
-    return bytes
-  }
-}
-
 func open(_ bytes: [UInt8], _ context: OpenContext = OpenContext()) throws(ImageError) -> any ImageMap {
   try VMDK.open(MemoryStore(bytes, name: "disk.vmdk"), context)
 }
@@ -276,25 +263,11 @@ func guestBytes(_ bytes: [UInt8], _ count: Int, at offset: UInt64) throws(ImageE
   return try DiskImage.open(MemoryStore(bytes, name: "disk.vmdk"), options).read(count, at: offset)
 }
 
-/// Every run of an image, asked for `limit` at a time and joined.
-func allRuns(_ map: any ImageMap, limit: Int = .max) throws -> [Extent] {
-  var runs: [Extent] = []
-  var position: UInt64 = 0
-  while position < map.byteCount {
-    var part: [Extent] = []
-    let end = try map.map(position..<map.byteCount, limit: limit, into: &part)
-    try #require(part.count <= limit && part.first?.start == position && part.last?.end == end)
-    for run in part { runs.appendJoining(run) }
-    position = end
-  }
-  return runs
-}
-
 /// What mapping throws, as the user sees it.
 func mapError(_ bytes: [UInt8]) throws -> ImageError? {
   let image = try open(bytes)
   do {
-    _ = try allRuns(image)
+    _ = try runs(image)
     return nil
   } catch { return error as? ImageError }
 }

@@ -1,6 +1,7 @@
 import PlatterCore
 import PlatterVMDK
 import Synchronization
+import TestSupport
 import Testing
 
 @Suite("VMDK: mapping sparse extents") struct MapTests {
@@ -18,8 +19,8 @@ import Testing
       .data(start: 511 * 4096, byteCount: 8192, store: 0, offset: last),
       .absent(start: 513 * 4096, byteCount: 511 * 4096),
     ]
-    #expect(try allRuns(image) == expected)
-    for limit in [1, 2, 3] { #expect(try allRuns(image, limit: limit) == expected) }
+    #expect(try runs(image) == expected)
+    for limit in [1, 2, 3] { #expect(try runs(image, limit: limit) == expected) }
     #expect(try guestBytes(builder.bytes, 3, at: 513 * 4096 - 2) == [4, 4, 0])
   }
 
@@ -28,11 +29,11 @@ import Testing
     var builder = SparseBuilder()
     builder.missingTables = [0]
     builder.grains = [512: .filled(1)]
-    #expect(try allRuns(open(builder.build())).first == .absent(start: 0, byteCount: 2 << 20))
+    #expect(try runs(open(builder.build())).first == .absent(start: 0, byteCount: 2 << 20))
     builder.flags = 7
     let bytes = builder.build()
     let zeros = bytes.with(UInt32(1), at: Int(builder.directorySector) * 512)
-    #expect(try allRuns(open(zeros)).first == .zero(start: 0, byteCount: 2 << 20))
+    #expect(try runs(open(zeros)).first == .zero(start: 0, byteCount: 2 << 20))
   }
 
   @Test("grains of 512 bytes and of 1 MiB", arguments: [1, 2048] as [UInt64])
@@ -40,7 +41,7 @@ import Testing
     var builder = SparseBuilder()
     builder.grainSectors = sectors
     builder.grains = [3: .filled(5)]
-    let place = try #require(try allRuns(open(builder.build())).first { $0.kind == .data })
+    let place = try #require(try runs(open(builder.build())).first { $0.kind == .data })
     #expect(
       place == .data(start: 3 * sectors * 512, byteCount: sectors * 512, store: 0, offset: builder.grainPlaces[3] ?? 0))
   }
@@ -53,7 +54,7 @@ import Testing
     builder.grains = [512: .filled(9)]
     let image = try open(builder.build())
     #expect(image.byteCount == 4097 * 512)
-    #expect(try allRuns(image).last?.byteCount == 512)
+    #expect(try runs(image).last?.byteCount == 512)
   }
 
   @Test("what the last grain of a cut file lacks is zero; a grain behind the end is an error")
@@ -66,8 +67,8 @@ import Testing
     let expected: [Extent] = [
       .data(start: 0, byteCount: 5192, store: 0, offset: place), .zero(start: 5192, byteCount: 3000),
     ]
-    #expect(try Array(allRuns(open(cut)).prefix(2)) == expected)
-    #expect(try Array(allRuns(open(cut), limit: 1).prefix(2)) == expected)
+    #expect(try Array(runs(open(cut)).prefix(2)) == expected)
+    #expect(try Array(runs(open(cut), limit: 1).prefix(2)) == expected)
     let error = try #require(try mapError(Array(bytes.dropLast(4096))))
     let sector = (builder.grainPlaces[1] ?? 0) / 512
     let length = UInt64(bytes.count - 4096).hex
@@ -107,7 +108,7 @@ import Testing
     let image = try open(good.with(UInt64(1 << 40), at: 56), context)
     #expect(warnings.withLock { $0.count } == 1)
     #expect(warnings.withLock { $0[0] }.hasSuffix("the redundant grain directory is used instead"))
-    #expect(try allRuns(image) == allRuns(open(good)))
+    #expect(try runs(image) == runs(open(good)))
     // Without the flag the second directory is not to be trusted.
     builder.flags = 1
     #expect(refusal(builder.build().with(UInt64(1 << 40), at: 56)) != nil)
@@ -122,7 +123,7 @@ import Testing
     let warnings = Mutex<[String]>([])
     let context = OpenContext(warn: { text in warnings.withLock { $0.append(text) } })
     let image = try open(good.with(UInt32.max, at: place).with(UInt32.max, at: place + 4), context)
-    #expect(try allRuns(image) == allRuns(open(good)))
+    #expect(try runs(image) == runs(open(good)))
     #expect(warnings.withLock { $0.count } == 1)
   }
 
@@ -146,7 +147,7 @@ import Testing
     builder.capacity = 512 * 512 * 128
     let image = try open(builder.build())
     #expect(image.byteCount == 16 << 30)
-    #expect(try allRuns(image) == [.absent(start: 0, byteCount: 16 << 30)])
+    #expect(try runs(image) == [.absent(start: 0, byteCount: 16 << 30)])
   }
 
   @Test("VMFSSPARSE: tables of 4096 entries, grains of a sector")
@@ -154,7 +155,7 @@ import Testing
     var builder = COWDBuilder()
     builder.grains = [0: 1, 4095: 2]
     let bytes = builder.build()
-    let runs = try allRuns(open(bytes))
+    let runs = try runs(open(bytes))
     #expect(runs.map(\.kind) == [.data, .absent, .data, .absent])
     #expect(runs.map(\.byteCount) == [512, 4094 * 512, 512, 4096 * 512])
     #expect(try guestBytes(bytes, 2, at: 4096 * 512 - 1) == [2, 0])

@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterVMDK
+import TestSupport
 import Testing
 
 @Suite("VMDK: streamOptimized") struct StreamTests {
@@ -15,7 +16,7 @@ import Testing
     let expected = Extent.packed(
       start: 4096, byteCount: 4096, codec: .zlib, store: 0, offset: place + 12, packedByteCount: 4096 + 11,
       unitStart: 4096, unitByteCount: 4096)
-    #expect(try allRuns(image)[1] == expected)
+    #expect(try runs(image)[1] == expected)
     #expect(try guestBytes(bytes, 4, at: 4094) == [0, 0, 1, 1])
     #expect(try guestBytes(bytes, 2, at: 601 * 4096 - 1) == [2, 0])
   }
@@ -36,7 +37,7 @@ import Testing
     builder.flags = 0x10001
     builder.grains = [0: .filled(3), 1: .filled(4)]
     let bytes = builder.build()
-    let first = try #require(try allRuns(open(bytes)).first)
+    let first = try #require(try runs(open(bytes)).first)
     #expect(first.offset == builder.grainPlaces[0])
     #expect(first.packedByteCount <= UInt64(bytes.count) - first.offset)
     #expect(try guestBytes(bytes, 2, at: 4095) == [3, 4])
@@ -49,7 +50,7 @@ import Testing
     builder.descriptor = SparseBuilder.descriptor("RW 11 SPARSE \"x\"\n")
     builder.grains = [1: .filled(5)]
     let bytes = builder.build()
-    #expect(try allRuns(open(bytes)).last?.unitByteCount == 3 * 512)
+    #expect(try runs(open(bytes)).last?.unitByteCount == 3 * 512)
     #expect(try guestBytes(bytes, 3 * 512, at: 4096) == [UInt8](repeating: 5, count: 3 * 512))
   }
 

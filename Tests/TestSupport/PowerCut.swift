@@ -19,13 +19,6 @@ package struct PowerCut {
     self.ignored = ignored
   }
 
-  /// The same for one file.
-  package init(_ initial: PagedBytes, _ operations: [RecordingStore.Operation]) {
-    self.initial = [initial]
-    journal = operations.map { ChangeJournal.Change(file: 0, operation: $0) }
-    ignored = []
-  }
-
   /// Calls `body` with what is left of the files for cuts before each operation and after the last.
   /// - Parameter variants: so many cuts at each place where there is something to lose.
   package func forEachCut(

@@ -32,9 +32,6 @@ package func randomBytes(_ count: Int, from start: Int) -> [UInt8] {
 }
 
 extension [UInt8] {
-  package mutating func put(_ bytes: [UInt8], at offset: Int) {
-    withMutableRawBytes { $0.copy(bytes.rawBytes, to: offset) }
-  }
   package mutating func clear(_ range: Range<Int>) { withMutableRawBytes { $0.zero(range) } }
   package func part(_ range: Range<Int>) -> [UInt8] { rawBytes.extracting(range).array() }
   /// Whether a range of both holds the same; false where one of them ends before.

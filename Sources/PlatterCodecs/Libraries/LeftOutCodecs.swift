@@ -45,6 +45,11 @@ extension PackedCodec {
     }
   }
 
+  package final class XZUnit {
+    package init() {}
+    package func decode(_ packed: RawSpan, into output: inout MutableRawSpan) -> Int? { nil }
+  }
+
   package struct XZEncoder: Sendable {
     package init(level: Int = 6) {}
     package func encode(_ bytes: RawSpan, into output: inout MutableRawSpan) -> Int? { nil }

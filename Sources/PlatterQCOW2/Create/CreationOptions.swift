@@ -1,5 +1,5 @@
-package import PlatterCore
 import PlatterCodecs
+package import PlatterCore
 import PlatterCrypto
 
 extension QCOW2 {

@@ -80,7 +80,10 @@ extension WriterCore {
     let newWord = keepsHost || hasDataFile ? word : 0
     guard newWord != word || newBitmap != bitmap else { return true }
     try setEntry(of: start, newWord, bitmap: newBitmap)
-    if newWord == 0 { try dropReferences(word, replacedBy: nil) }
+    if newWord == 0 {
+      try dropReferences(word, replacedBy: nil)
+      if word != 0 { releasedByteCount += clusterByteCount }
+    }
     return true
   }
 }

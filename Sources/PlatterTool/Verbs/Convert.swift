@@ -146,8 +146,11 @@ private struct ConvertRequest {
     options["size"] = nil
     if let backing = parsed.value("B") { options["backing_file"] = backing }
     if let backing = parsed.value("F") { options["backing_fmt"] = backing }
-    if options["backing_file"] != nil, options["backing_fmt"] == nil {
-      throw Failure("backing file specified without backing format")
+    if options["backing_file"] != nil, parsed.operands.count > 2 {
+      throw Failure("Having a backing file for the target makes no sense when concatenating multiple input images")
+    }
+    if options["backing_file"] != nil, options["backing_fmt"] == nil, !parsed.has("n") {
+      throw Failure("Use of backing file requires explicit backing format")
     }
     if format.name == "raw", let mode = options["preallocation"],
       !["off", "falloc", "full"].contains(mode)
