@@ -16,7 +16,10 @@ extension DiskWriter {
       try endingWithFailure { () throws(ImageError) in try map.resize(to: byteCount, isUnsafe ? {} : barrier) }
     }
     image.units.removeAll()
-    if byteCount > old, map.growsWithZeros { try clear(old..<byteCount) }
+    if byteCount > old, map.growsWithZeros {
+      // The new size must not reach the disk without this.
+      try endingWithFailure { () throws(ImageError) in try clear(old..<byteCount) }
+    }
     try flush()
   }
 
