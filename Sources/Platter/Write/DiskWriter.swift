@@ -98,6 +98,7 @@ package final class DiskWriter: Sendable {
     while position < whole.upperBound {
       let end = min(whole.upperBound, (position / step + 1) * step)
       let part = position..<end
+      try map.changed(part)
       let answer = try exclusively(part) { () throws(ImageError) in try map.release(part, as: result) }
       if answer == .cannot { try cannot(part) }
       if map.mustPublishSoon { try publish() }

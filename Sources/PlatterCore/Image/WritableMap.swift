@@ -41,7 +41,7 @@ package protocol WritableMap: ImageMap {
   /// How packed units of this image are coded; nil where it has none. A property of the format and its options.
   var packedCodec: PackedCodec? { get }
 
-  /// Notes which guest bytes a request writes, wherever they go (dirty bitmaps). `release` notes its range itself.
+  /// Notes which guest bytes a request writes, wherever they go (dirty bitmaps).
   func changed(_ range: Range<UInt64>) throws(ImageError)
 
   /// Makes a range of whole map units (or up to the disk's end) read as zeros, or as the backing image again.

@@ -11,7 +11,6 @@ extension WriterCore {
 
   mutating func releaseUnits(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
     if let damage { throw damage }
-    try record(range)
     var answer = ReleaseAnswer.done
     var guest = range.lowerBound
     while guest < range.upperBound {

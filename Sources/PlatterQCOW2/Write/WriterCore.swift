@@ -158,8 +158,19 @@ struct WriterCore {
       let wanted = range.upperBound.dividedRoundingUp(by: step) * step
       // Refcount blocks may have made the file longer than this already.
       let present = try store.byteCount()
-      if wanted > present { try store.resize(to: wanted) }
-      fileByteCount = max(wanted, present)
+      fileByteCount = max(present, try grow(to: range.upperBound, orBetter: wanted, present))
+    }
+  }
+
+  /// Makes the file longer in large steps, or only as long as it must be where there is no room for more.
+  private func grow(to needed: UInt64, orBetter wanted: UInt64, _ present: UInt64) throws(ImageError) -> UInt64 {
+    guard wanted > present else { return present }
+    do throws(ImageError) {
+      try store.resize(to: wanted)
+      return wanted
+    } catch {
+      if needed > present { try store.resize(to: needed) }
+      return needed
     }
   }
 
