@@ -7,9 +7,9 @@ import WriterProof
 /// Every way to create a qcow2 image, everything that can be done to it, over images of every format: a plain array says
 /// what it reads as, and no cut or fault may lose what was flushed. `make prove` runs the large numbers.
 @Suite("The writer of qcow2 loses nothing") struct ProofTests {
-  static let sequenceCount = environmentValue("PLATTER_MODEL_COUNT").flatMap(Int.init) ?? 240
-  static let cutCount = environmentValue("PLATTER_CUT_COUNT").flatMap(Int.init) ?? 1600
-  static let faultCount = environmentValue("PLATTER_FAULT_COUNT").flatMap(Int.init) ?? 560
+  static let sequenceCount = environmentValue("PLATTER_MODEL_COUNT").flatMap(Int.init) ?? 120
+  static let cutCount = environmentValue("PLATTER_CUT_COUNT").flatMap(Int.init) ?? 800
+  static let faultCount = environmentValue("PLATTER_FAULT_COUNT").flatMap(Int.init) ?? 280
   static let shareCount: UInt64 = 4
 
   @Test("the option rows hold any two values that can stand together")
