@@ -19,9 +19,14 @@ package struct ProofBitmap: Sendable {
     return Int(range.lowerBound / granularity)..<Int((range.upperBound - 1) / granularity) + 1
   }
 
-  mutating func note(_ range: Range<UInt64>, cluster: UInt64, _ old: [UInt8], _ new: [UInt8]) {
+  mutating func touch(_ range: Range<UInt64>, cluster: UInt64) {
     guard isEnabled, !range.isEmpty else { return }
     may.formUnion(granules(range.lowerBound / cluster * cluster..<(range.upperBound + cluster - 1) / cluster * cluster))
+  }
+
+  mutating func note(_ range: Range<UInt64>, cluster: UInt64, _ old: [UInt8], _ new: [UInt8]) {
+    guard isEnabled, !range.isEmpty else { return }
+    touch(range, cluster: cluster)
     for granule in granules(range) where !must.contains(granule) {
       let start = max(range.lowerBound, UInt64(granule) * granularity) - range.lowerBound
       let end = min(range.upperBound, UInt64(granule + 1) * granularity) - range.lowerBound

@@ -100,6 +100,7 @@ package final class ProofModel {
   func discard(_ range: Range<UInt64>) throws {
     history.append("discard \(range)")
     try writer.discard(range)
+    touch(range)
     // Version 2 has no zero clusters, and a raw data file says with its bytes what it holds.
     guard version >= 3 ? !isDataFileRaw : state.backing == nil else { return }
     let whole = wholeUnits(range)
@@ -110,6 +111,7 @@ package final class ProofModel {
     guard !isDataFileRaw else { return }
     history.append("make absent \(range)")
     let answer = try writer.makeAbsent(range)
+    touch(range)
     let whole = wholeUnits(range)
     var content = [UInt8](repeating: 0, count: whole.count)
     let below = state.below
@@ -165,6 +167,11 @@ package final class ProofModel {
   }
 
   // MARK: Content
+
+  /// A request named a range: bitmaps may say all of it.
+  private func touch(_ range: Range<UInt64>) {
+    for name in bitmaps.keys { bitmaps[name]?.touch(range, cluster: row.cluster) }
+  }
 
   /// Changes the array, and what the bitmaps must know of it.
   func change(_ range: Range<UInt64>, _ body: (inout [UInt8]) -> Void) {
