@@ -139,7 +139,7 @@ import Testing
 
   /// A limit on the file's size stands for a disk that is full: the system refuses each write that would pass it.
   @Test(
-    "a disk that fills up keeps what it has", arguments: [4500, 6000], ["cluster_size=512", "cluster_size=64k"])
+    "a disk that fills up keeps what it has", arguments: [300, 1000, 3000], ["cluster_size=512", "cluster_size=64k"])
   func fullDisk(blocks: Int, options: String) throws {
     let scratch = try ScratchDirectory()
     let made = try Program.run(["create", "-q", "-f", "qcow2", "-o", options, "disk", "8M"], in: scratch.path)
@@ -164,7 +164,8 @@ import Testing
       let isWritten = part.allSatisfy { $0 == UInt8(index + 1) }
       #expect(isWritten || part.allSatisfy { $0 == 0 || $0 == UInt8(index + 1) })
       if !isWritten { isFull = true }
+      #expect(!(index == 0 && isFull && blocks > 1000), "nothing was written at all")
     }
-    #expect(isFull && found[0] == 1)
+    #expect(isFull)
   }
 }
