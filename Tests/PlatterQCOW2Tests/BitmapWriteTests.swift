@@ -26,13 +26,14 @@ private func dirty(_ map: any BitmapMap, _ name: String) throws -> [Range<UInt64
 }
 
 @Suite struct BitmapWriteTests {
-  @Test("an enabled bitmap records writes in place, new clusters and releases; the others do not")
+  @Test("an enabled bitmap records what it is told of, writes in place and new clusters; the others do not")
   func records() throws {
     let store = MemoryStore(image().build().bytes)
     var map = try bitmapMap(store)
     #expect(try Audit(store.bytes).bitmapFlags == ["on": 3, "off": 1, "lost": 3])
     try write(map, filled(2, 4096), at: 0)
     try write(map, filled(3, 4096), at: 5 * 4096)
+    try map.changed(9 * 4096..<11 * 4096)
     _ = try map.release(9 * 4096..<11 * 4096, as: .zero)
     try map.close(noBarrier)
     #expect(try Audit(store.bytes).isClean)

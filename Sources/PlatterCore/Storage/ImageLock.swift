@@ -1,6 +1,12 @@
 import CPlatter
 import SystemPackage
 
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
 /// Locks on image files that QEMU's programs respect, and theirs respected.
 ///
 /// Open-file-description read locks on single bytes: byte 100 + p says "I use permission p", byte 200 + p says "I do
@@ -17,6 +23,12 @@ package enum ImageLock {
     fileprivate static let names = ["consistent read", "write", "write unchanged", "resize"]
   }
 
+  /// How often a lock that stands against ours is looked at again, and how long to wait between. A process that this one
+  /// is just starting holds a copy of every descriptor until it runs its program, and with them locks of files that were
+  /// closed here meanwhile.
+  private static let retryCount = 10
+  private static let retryMicroseconds: UInt32 = 25_000
+
   /// Takes permissions and forbids others theirs.
   ///
   /// - Throws: `.busy` where somebody's lock stands against it. A file system without locks is no error.
@@ -26,14 +38,21 @@ package enum ImageLock {
       if using.rawValue & (1 << bit) != 0 { guard take(store, 100 + Int64(bit)) else { return } }
       if forbidding.rawValue & (1 << bit) != 0 { guard take(store, 200 + Int64(bit)) else { return } }
     }
+    for _ in 0..<retryCount where obstacle(store, using, forbidding) != nil { _ = usleep(retryMicroseconds) }
+    if let obstacle = obstacle(store, using, forbidding) { throw busy(store, obstacle) }
+  }
+
+  /// What stands against our lock; nil where nothing does.
+  private static func obstacle(_ store: FileStore, _ using: Permissions, _ forbidding: Permissions) -> String? {
     for bit in 0..<4 {
       if using.rawValue & (1 << bit) != 0, platter_byte_is_locked(store.descriptor, 200 + Int64(bit)) == 1 {
-        throw busy(store, "Failed to get \"\(Permissions.names[bit])\" lock")
+        return "Failed to get \"\(Permissions.names[bit])\" lock"
       }
       if forbidding.rawValue & (1 << bit) != 0, platter_byte_is_locked(store.descriptor, 100 + Int64(bit)) == 1 {
-        throw busy(store, "Failed to get shared \"\(Permissions.names[bit])\" lock")
+        return "Failed to get shared \"\(Permissions.names[bit])\" lock"
       }
     }
+    return nil
   }
 
   /// As qemu-img reads: others may read, nobody may write.
