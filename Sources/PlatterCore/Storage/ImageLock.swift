@@ -38,8 +38,12 @@ package enum ImageLock {
       if using.rawValue & (1 << bit) != 0 { guard take(store, 100 + Int64(bit)) else { return } }
       if forbidding.rawValue & (1 << bit) != 0 { guard take(store, 200 + Int64(bit)) else { return } }
     }
-    for _ in 0..<retryCount where obstacle(store, using, forbidding) != nil { _ = usleep(retryMicroseconds) }
-    if let obstacle = obstacle(store, using, forbidding) { throw busy(store, obstacle) }
+    var retriesLeft = retryCount
+    while let obstacle = obstacle(store, using, forbidding) {
+      guard retriesLeft > 0 else { throw busy(store, obstacle) }
+      retriesLeft -= 1
+      _ = usleep(retryMicroseconds)
+    }
   }
 
   /// What stands against our lock; nil where nothing does.
