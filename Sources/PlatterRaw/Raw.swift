@@ -74,22 +74,8 @@ final class RawMap: ImageMap {
   }
 }
 
-/// Everything is in place: there is nothing to allocate and nothing to order.
-extension RawMap: WritableMap {
+extension RawMap: InPlaceMap {
   var mapUnit: UInt64 { 1 }
-  var mustPublishSoon: Bool { false }
-
-  func prepareToWrite(_ barrier: Barrier) throws(ImageError) {}
-  func changed(_ range: Range<UInt64>) throws(ImageError) {}
-  func publish(_ barrier: Barrier) throws(ImageError) {}
-  func close(_ barrier: Barrier) throws(ImageError) { try barrier() }
-
-  func allocate(_ range: Range<UInt64>) throws(ImageError) -> Allocation {
-    preconditionFailure("every byte of a raw disk is written in place")
-  }
-  func allocatePacked(unitStart: UInt64, byteCount: Int) throws(ImageError) -> Allocation? { nil }
-  func link(_ allocation: Allocation) throws(ImageError) {}
-  func abandon(_ allocation: Allocation) {}
 
   func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer {
     let host = range.lowerBound + offset..<range.upperBound + offset

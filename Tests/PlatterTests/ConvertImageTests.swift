@@ -198,6 +198,11 @@ struct Conversion: Sendable, CustomTestStringConvertible {
     let folder = try ScratchDirectory()
     try folder.write(Self.content, to: "disk.raw")
     try Self.convert("disk.raw", to: "disk.qcow2", in: folder, conversion)
+    try Self.expectSameForQEMU(conversion, in: folder)
+  }
+
+  /// qemu-img finds nothing wrong with disk.qcow2, and in it what disk.raw has.
+  static func expectSameForQEMU(_ conversion: Conversion, in folder: ScratchDirectory) throws {
     var image = "driver=qcow2,file.filename=disk.qcow2"
     if conversion.options["encrypt.format"] != nil { image += ",encrypt.key-secret=s" }
     let secret = ["--object", "secret,id=s,data=abc", "--image-opts"]

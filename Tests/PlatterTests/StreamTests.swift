@@ -189,14 +189,7 @@ import Testing
     try folder.write(ConvertImageTests.content, to: "disk.raw")
     let source = try ConvertImageTests.open(folder.file("disk.raw"), format: "raw")
     try Self.send([source], to: "disk.qcow2", in: folder, conversion)
-    var image = "driver=qcow2,file.filename=disk.qcow2"
-    if conversion.options["encrypt.format"] != nil { image += ",encrypt.key-secret=s" }
-    let secret = ["--object", "secret,id=s,data=abc", "--image-opts"]
-    let check = try Tool.qemuImg("check", secret[0], secret[1], secret[2], image, in: folder.path)
-    #expect(check.status == 0, "\(check.outputText)\(check.errorText)")
-    let compare = try Tool.qemuImg(
-      "compare", secret[0], secret[1], secret[2], "driver=raw,file.filename=disk.raw", image, in: folder.path)
-    #expect(compare.status == 0, "\(compare.outputText)\(compare.errorText)")
+    try ConvertImageTests.expectSameForQEMU(conversion, in: folder)
   }
 }
 

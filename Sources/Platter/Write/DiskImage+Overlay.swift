@@ -32,7 +32,7 @@ extension DiskImage {
   private func copyUpAbsent(_ range: Range<UInt64>, _ writer: DiskWriter) throws(ImageError) {
     var below = RunCursor(self, range)
     while let run = try below.peek() {
-      let end = min(run.extent.end, run.extent.start + (1 << 20))
+      let end = min(run.extent.end, run.extent.start + DiskWriter.maximumStepByteCount)
       if run.readsZero {
         try writer.ownZeros(run.extent.start..<run.extent.end)
         below.advance(run.extent.byteCount)

@@ -82,6 +82,7 @@ extension DiskWriter {
   /// Makes zeros the image's own, whatever is below it: where it reads as zeros already, too.
   func ownZeros(_ range: Range<UInt64>) throws(ImageError) {
     try prepare()
+    try map.changed(range)
     let whole = wholeUnits(of: range)
     try writeOwnZeros(range.lowerBound..<min(whole.lowerBound, range.upperBound))
     try release(whole, as: .zero) { (step) throws(ImageError) in try writeOwnZeros(step) }

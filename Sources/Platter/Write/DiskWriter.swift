@@ -82,8 +82,10 @@ package final class DiskWriter: Sendable {
   /// Gives whole units back to the backing image: they are absent afterwards (emptying an overlay).
   package func makeAbsent(_ range: Range<UInt64>) throws(ImageError) -> ReleaseAnswer {
     try prepare()
+    let whole = wholeUnits(of: range)
+    try map.changed(whole)
     var answer = ReleaseAnswer.done
-    try release(wholeUnits(of: range), as: .absent) { _ in answer = .cannot }
+    try release(whole, as: .absent) { _ in answer = .cannot }
     try finishRequest()
     return answer
   }
@@ -98,7 +100,6 @@ package final class DiskWriter: Sendable {
     while position < whole.upperBound {
       let end = min(whole.upperBound, (position / step + 1) * step)
       let part = position..<end
-      try map.changed(part)
       let answer = try exclusively(part) { () throws(ImageError) in try map.release(part, as: result) }
       if answer == .cannot { try cannot(part) }
       if map.mustPublishSoon { try publish() }

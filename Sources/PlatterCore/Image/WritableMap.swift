@@ -41,7 +41,8 @@ package protocol WritableMap: ImageMap {
   /// How packed units of this image are coded; nil where it has none. A property of the format and its options.
   var packedCodec: PackedCodec? { get }
 
-  /// Notes which guest bytes a request writes, wherever they go (dirty bitmaps).
+  /// Notes which guest bytes a request names, wherever they go (dirty bitmaps). The engine calls it; `release` and `link`
+  /// note nothing.
   func changed(_ range: Range<UInt64>) throws(ImageError)
 
   /// Makes a range of whole map units (or up to the disk's end) read as zeros, or as the backing image again.
@@ -71,6 +72,24 @@ extension WritableMap {
   package var packedCodec: PackedCodec? { nil }
   package var growsWithZeros: Bool { true }
   package func checkResize(to byteCount: UInt64) throws(ImageError) {}
+}
+
+/// A map whose every byte has its place: there is nothing to allocate and nothing to order.
+package protocol InPlaceMap: WritableMap {}
+
+extension InPlaceMap {
+  package var mustPublishSoon: Bool { false }
+  package func prepareToWrite(_ barrier: Barrier) throws(ImageError) {}
+  package func changed(_ range: Range<UInt64>) throws(ImageError) {}
+  package func publish(_ barrier: Barrier) throws(ImageError) {}
+  package func close(_ barrier: Barrier) throws(ImageError) { try barrier() }
+
+  package func allocate(_ range: Range<UInt64>) throws(ImageError) -> Allocation {
+    preconditionFailure("every byte of a \(formatName) disk is written in place")
+  }
+  package func allocatePacked(unitStart: UInt64, byteCount: Int) throws(ImageError) -> Allocation? { nil }
+  package func link(_ allocation: Allocation) throws(ImageError) {}
+  package func abandon(_ allocation: Allocation) {}
 }
 
 /// Space for guest bytes that are about to be written.

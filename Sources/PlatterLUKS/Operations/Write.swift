@@ -2,24 +2,10 @@ package import PlatterCore
 import PlatterCrypto
 import Synchronization
 
-/// Every sector has its place: there is nothing to allocate and nothing to order.
-extension LUKSMap: WritableMap {
+extension LUKSMap: InPlaceMap {
   var mapUnit: UInt64 { LUKSHeader.sectorByteCount }
-  var mustPublishSoon: Bool { false }
   /// New bytes of the file decrypt to noise. Zeros would have to be written, a disk of them.
   var growsWithZeros: Bool { false }
-
-  func prepareToWrite(_ barrier: Barrier) throws(ImageError) {}
-  func changed(_ range: Range<UInt64>) throws(ImageError) {}
-  func publish(_ barrier: Barrier) throws(ImageError) {}
-  func close(_ barrier: Barrier) throws(ImageError) { try barrier() }
-
-  func allocate(_ range: Range<UInt64>) throws(ImageError) -> Allocation {
-    preconditionFailure("every sector of a LUKS volume is written in place")
-  }
-  func allocatePacked(unitStart: UInt64, byteCount: Int) throws(ImageError) -> Allocation? { nil }
-  func link(_ allocation: Allocation) throws(ImageError) {}
-  func abandon(_ allocation: Allocation) {}
 
   /// Zeros of the file are not zeros of the guest.
   func release(_ range: Range<UInt64>, as result: Release) throws(ImageError) -> ReleaseAnswer { .cannot }
