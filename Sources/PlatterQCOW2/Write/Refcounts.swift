@@ -386,14 +386,13 @@ struct Refcounts {
     replacedBlocks.append(old)
   }
 
-  /// The header names the copy: what it replaces can go, and what is left of the reserve.
-  /// - Returns: the places of the blocks that it replaces.
+  /// The header names the copy: what it replaces can go, and the rest of the reserve.
+  /// - Returns: the old places of blocks.
   mutating func finishCopy() -> [UInt64] {
-    let replaced = replacedBlocks
-    for cluster in (reserve ?? []) + replaced.map({ $0 / clusterByteCount }) { drop(cluster) }
-    (reserve, replacedBlocks) = (nil, [])
+    defer { (reserve, replacedBlocks) = (nil, []) }
+    for cluster in (reserve ?? []) + replacedBlocks.map({ $0 / clusterByteCount }) { drop(cluster) }
     finishMove()
-    return replaced
+    return replacedBlocks
   }
 
   /// Nothing before this cluster reads as zeros for certain.
