@@ -13,7 +13,9 @@
 #include <iconv.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/random.h>
+#include <sys/vfs.h>
 #else
 #include <sys/disk.h>
 #include <sys/random.h>
@@ -44,15 +46,13 @@ int platter_zero_range(int fd, int64_t offset, int64_t length) {
   return allocate(fd, FALLOC_FL_ZERO_RANGE, offset, length);
 }
 int platter_allocate(int fd, int64_t offset, int64_t length) { return allocate(fd, 0, offset, length); }
+int platter_gains_by_reserving(int fd) {
+  struct statfs system;
+  return fstatfs(fd, &system) == 0 && system.f_type == EXT4_SUPER_MAGIC;
+}
 
 int platter_block_device_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
 int platter_block_device_sector(int fd, int *bytes) { return ioctl(fd, BLKSSZGET, bytes); }
-
-ssize_t platter_copy_range(int from, int64_t fromOffset, int to, int64_t toOffset, size_t length) {
-  off64_t in = fromOffset, out = toOffset;
-  return copy_file_range(from, &in, to, &out, length, 0);
-}
-int platter_clone(int from, int to) { return ioctl(to, FICLONE, from); }
 
 static struct flock lock_of(int64_t offset, short type) {
   struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1};
@@ -88,6 +88,7 @@ int platter_punch(int fd, int64_t offset, int64_t length) {
 }
 int platter_zero_range(int fd, int64_t offset, int64_t length) { return unsupported(); }
 int platter_allocate(int fd, int64_t offset, int64_t length) { return unsupported(); }
+int platter_gains_by_reserving(int fd) { return 0; }
 
 int platter_block_device_size(int fd, uint64_t *bytes) {
   uint32_t sector;
@@ -98,10 +99,6 @@ int platter_block_device_size(int fd, uint64_t *bytes) {
 }
 int platter_block_device_sector(int fd, int *bytes) { return ioctl(fd, DKIOCGETBLOCKSIZE, bytes); }
 
-ssize_t platter_copy_range(int from, int64_t fromOffset, int to, int64_t toOffset, size_t length) {
-  return unsupported();
-}
-int platter_clone(int from, int to) { return unsupported(); }
 int platter_lock_byte(int fd, int64_t offset, int type) { return unsupported(); }
 int platter_byte_is_locked(int fd, int64_t offset) { return unsupported(); }
 int platter_open_direct_flag(void) { return 0; }

@@ -67,6 +67,17 @@ import Testing
     }
   }
 
+  @Test(
+    "a unit whose last bytes are literals, each by itself, takes two packed bytes for each", arguments: [100, 1000])
+  func singleLiterals(byteCount: Int) throws {
+    let packed: [UInt8] = (0..<byteCount).flatMap { [0x80, UInt8(truncatingIfNeeded: $0)] }
+    let expected = (0..<byteCount).map { UInt8(truncatingIfNeeded: $0) }
+    #expect(try decodeUnit(.adc, packed, byteCount: byteCount).bytes == expected)
+    for piece in [1, 7, 100] {
+      #expect(try decodeStream(.adc, packed, byteCount: byteCount, pieceByteCount: piece) == expected)
+    }
+  }
+
   @Test("an action that passes the unit's end is refused; input after the end is padding")
   func unitEnd() throws {
     #expect(throws: ImageError.self) { try decode("83 41424344", 3) }

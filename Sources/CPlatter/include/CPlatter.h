@@ -18,15 +18,12 @@ int platter_punch(int fd, int64_t offset, int64_t length);
 int platter_zero_range(int fd, int64_t offset, int64_t length);
 // Reserves space; may grow the file.
 int platter_allocate(int fd, int64_t offset, int64_t length);
+// Whether writes into space reserved just before cost less than those that let the file system choose a place later.
+int platter_gains_by_reserving(int fd);
 
 // Bytes of a block device, and its logical sector size.
 int platter_block_device_size(int fd, uint64_t *bytes);
 int platter_block_device_sector(int fd, int *bytes);
-
-// Copies inside the kernel; returns bytes copied.
-ssize_t platter_copy_range(int from, int64_t fromOffset, int to, int64_t toOffset, size_t length);
-// Makes `to` share all blocks of `from`.
-int platter_clone(int from, int to);
 
 // Open-file-description lock of one byte, never waiting: type is 0 shared, 1 exclusive, 2 unlock.
 int platter_lock_byte(int fd, int64_t offset, int type);

@@ -7,8 +7,6 @@ protocol CopySink: Sendable {
   var isOrdered: Bool { get }
   /// Whether parts of a piece that are zero may be left out of `write` and told to `zero` instead.
   var takesZeros: Bool { get }
-  /// Writers gain nothing from each other's company: plain copies then have one worker.
-  var isSerial: Bool { get }
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError)
   func zero(_ range: Range<UInt64>) throws(ImageError)
 }
@@ -33,7 +31,6 @@ final class CopyEngine: Sendable {
   private let sparseByteCount: Int
   private let plan: Mutex<Plan>
   private let turnstile = Turnstile()
-  private let call: WorkerCall
 
   init(_ sources: [DiskImage], _ sink: any CopySink, workerCount: Int, sparseByteCount: Int) {
     precondition(!sources.isEmpty)
@@ -42,27 +39,17 @@ final class CopyEngine: Sendable {
     self.workerCount = workerCount
     self.sparseByteCount = sparseByteCount
     plan = Mutex(Plan(cursor: RunCursor(sources[0], 0..<sources[0].byteCount)))
-    call = WorkerCall(isRaised: !sink.isSerial)
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
-    try turnstile.run(workerCount) { [self] number, stop throws(ImageError) in
-      if number > 0, !call.wait() { return }
-      defer { call.end() }
-      try work(progress, stop)
-    }
+    try turnstile.run(workerCount) { [self] _, stop throws(ImageError) in try work(progress, stop) }
   }
 
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
     let scratch = Scratch()
     var buffer = AlignedBuffer(byteCount: Int(Piece.byteCount))
     var piece = Piece()
-    var isCalled = !sink.isSerial
     while !stop.isRaised, try next(&piece) {
-      if !isCalled, piece.needsWork {
-        isCalled = true
-        call.raise()
-      }
       if piece.readsZero {
         guard try waitForTurn(piece.number) else { return }
         try sink.zero(piece.targetOffset..<piece.targetOffset + piece.byteCount)
@@ -149,8 +136,6 @@ final class RawSink: CopySink {
   /// The store reads as zeros where nothing was written.
   private let isZero: Bool
   private let isSparse: Bool
-  private let gate = Monitor(())
-
   init(_ store: any ByteStore, isZero: Bool, sparse: Bool) {
     self.store = store
     self.isZero = isZero
@@ -159,13 +144,8 @@ final class RawSink: CopySink {
 
   var isOrdered: Bool { false }
   var takesZeros: Bool { isSparse }
-  var isSerial: Bool { store.serializesWrites }
 
-  func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
-    guard store.serializesWrites else { return try store.write(bytes, at: offset) }
-    // The kernel lets one writer into a file at a time, and others spin: waiting here costs less processor time.
-    try gate.withLock { _ throws(ImageError) in try store.write(bytes, at: offset) }
-  }
+  func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) { try store.write(bytes, at: offset) }
 
   func zero(_ range: Range<UInt64>) throws(ImageError) {
     if isSparse {
@@ -184,7 +164,6 @@ final class StreamSink: CopySink {
 
   var isOrdered: Bool { true }
   var takesZeros: Bool { false }
-  var isSerial: Bool { false }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) { try stream.write(bytes) }
 

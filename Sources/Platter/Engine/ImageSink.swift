@@ -14,7 +14,6 @@ final class ImageSink: CopySink {
 
   var isOrdered: Bool { false }
   var takesZeros: Bool { true }
-  var isSerial: Bool { false }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) { try writer.write(bytes, at: offset) }
 

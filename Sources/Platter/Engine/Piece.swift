@@ -2,8 +2,8 @@ import PlatterCore
 
 /// A piece of a disk for one worker: neighbouring runs that are read into one buffer, or one run that reads as zeros.
 struct Piece {
-  /// The size that plain copies are cut into: larger ones were slower where they outgrow the processor's cache.
-  static let byteCount: UInt64 = 256 << 10
+  /// The size that plain copies are cut into (Documentation/Decisions/copying.md).
+  static let byteCount: UInt64 = 512 << 10
 
   /// Its place in the order of pieces, from 0.
   var number: UInt64 = 0
@@ -17,9 +17,6 @@ struct Piece {
   var runs: [Run] = []
 
   var range: Range<UInt64> { start..<start + byteCount }
-
-  /// Whether its bytes must be decoded or decrypted.
-  var needsWork: Bool { runs.contains { $0.needsWork } }
 
   /// Takes the next piece from `cursor`; false at the end.
   ///

@@ -15,9 +15,6 @@ package struct Run: Sendable, BitwiseCopyable, Equatable {
 
   /// Whether the bytes read as zeros without looking.
   @inlinable package var readsZero: Bool { extent.kind == .zero || extent.kind == .absent }
-
-  /// Whether the bytes must be decoded or decrypted.
-  var needsWork: Bool { extent.kind == .packed || extent.cipher > 0 }
 }
 
 extension Array where Element == Run {

@@ -31,8 +31,6 @@ final class UnitCopy: Sendable {
   private let unit: UInt64
   private let blockByteCount: UInt64
   private let turnstile = Turnstile()
-  private let gate = Monitor(())
-  private let call: WorkerCall
 
   init(_ source: ConvertSource, _ target: DiskImage, _ map: any WritableMap, _ options: UnitCopyOptions) {
     self.source = source
@@ -52,16 +50,11 @@ final class UnitCopy: Sendable {
         disks, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing)
     case .pipe(let pipe): units = PipeUnits(pipe, blockByteCount: blockByteCount)
     }
-    call = WorkerCall(
-      isRaised: options.packing != nil || backing != nil || !map.ciphers.isEmpty
-        || !map.stores.allSatisfy { $0.serializesWrites })
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     try map.prepareToWrite({})
-    try turnstile.run(options.workerCount) { [self] number, stop throws(ImageError) in
-      if number > 0, !call.wait() { return }
-      defer { call.end() }
+    try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
       do throws(ImageError) {
         try work(progress, stop)
       } catch {
@@ -92,12 +85,7 @@ final class UnitCopy: Sendable {
     var reader = try UnitReader(
       units, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
       packing: options.packing)
-    var isCalled = false
     while !stop.isRaised, var block = try units.next() {
-      if !isCalled, block.segments.contains(where: { $0.run.needsWork }) {
-        isCalled = true
-        call.raise()
-      }
       guard try reader.read(&block) else { return }
       let verdicts = reader.judge(block)
       guard waitForTurn(block.number) else { return }
@@ -192,7 +180,8 @@ final class UnitCopy: Sendable {
   // MARK: Writing
 
   private func write(_ bytes: RawSpan, _ write: Write) throws(ImageError) {
-    guard write.isSparse else { return try put(bytes, write.store, write.offset) }
+    let store = map.stores[write.store]
+    guard write.isSparse else { return try store.write(bytes, at: write.offset) }
     // Neighbouring parts that are not zero go in one write.
     var start = 0
     while start < bytes.byteCount {
@@ -202,15 +191,8 @@ final class UnitCopy: Sendable {
         guard !bytes.extracting(end..<next).isAllZero else { break }
         end = next
       }
-      if end > start { try put(bytes.extracting(start..<end), write.store, write.offset + UInt64(start)) }
+      if end > start { try store.write(bytes.extracting(start..<end), at: write.offset + UInt64(start)) }
       start = end + Self.zeroByteCount
     }
-  }
-
-  private func put(_ bytes: RawSpan, _ index: Int, _ offset: UInt64) throws(ImageError) {
-    let store = map.stores[index]
-    guard store.serializesWrites else { return try store.write(bytes, at: offset) }
-    // As in a plain copy: waiting here costs less than spinning in the kernel.
-    try gate.withLock { _ throws(ImageError) in try store.write(bytes, at: offset) }
   }
 }

@@ -106,6 +106,7 @@ final class UnitWrite: Sendable {
 extension UnitPacker.Effort {
   init(_ effort: CompressionEffort) {
     self =
-      effort.codec == .zstd ? .zstd(level: effort.level) : .deflate(level: effort.level, window: effort.window)
+      effort.codec == .zstd
+      ? .zstd(level: effort.level) : .deflate(level: effort.level ?? Self.usualDeflateLevel, window: effort.window)
   }
 }

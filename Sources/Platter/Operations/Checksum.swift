@@ -51,7 +51,6 @@ private final class DigestSink: CopySink {
 
   var isOrdered: Bool { true }
   var takesZeros: Bool { false }
-  var isSerial: Bool { false }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
     let copy = bytes.array()

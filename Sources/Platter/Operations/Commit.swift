@@ -1,4 +1,5 @@
 package import PlatterCore
+import Synchronization
 
 /// Writes what an overlay has into an image below it, and empties the overlay.
 package struct Commit {
@@ -12,6 +13,7 @@ package struct Commit {
   /// show what they did.
   package var keepsOverlay = false
   package var cache = OpenOptions.CacheMode.writeback
+  package var workerCount = min(Workers.processorCount, Workers.maximumCount)
 
   /// - Parameter image: opened with `isWritable` and with `writableDepth` equal to `depth`.
   /// - Throws: `.invalidArgument` where there is no such image below.
@@ -45,32 +47,50 @@ package struct Commit {
     try overlay.close()
   }
 
-  /// What the images above the target say; where none of them says anything, the target has it already.
   private func copy(to writer: DiskWriter, _ progress: ProgressCounter) throws(ImageError) {
     let above = DiskImage(layers: Array(image.layers[..<depth]))
     // Behind the end of an image between, nothing of the target shows.
     let shown = image.layers[..<depth].map(\.map.byteCount).min() ?? 0
-    var cursor = RunCursor(above, 0..<above.byteCount)
-    var buffer = AlignedBuffer(byteCount: Int(Self.stepByteCount))
-    let scratch = Scratch()
-    while let run = try cursor.peek() {
-      let start = run.extent.start
-      var end = run.extent.end
-      if start < shown { end = min(end, shown) }
-      let isAbsent = run.extent.kind == .absent && start < shown
-      if run.readsZero {
-        if !isAbsent { try writer.zero(start..<end, mayUnmap: true) }
-      } else {
-        end = min(end, start + Self.stepByteCount)
-        let count = Int(end - start)
-        try buffer.withMutableBytes { bytes throws(ImageError) in
-          var part = bytes._mutatingExtracting(0..<count)
-          try above.read(into: &part, at: start, scratch)
+    let plan = Mutex(RunCursor(above, 0..<above.byteCount))
+    try Workers.run(workerCount) { _, stop throws(ImageError) in
+      var buffer = AlignedBuffer(byteCount: Int(Self.stepByteCount))
+      let scratch = Scratch()
+      while !stop.isRaised, let step = try plan.withLock({ cursor throws(ImageError) in try Self.next(&cursor, shown) })
+      {
+        let count = Int(truncatingIfNeeded: step.range.upperBound - step.range.lowerBound)
+        switch step.kind {
+        case .nothing: break
+        case .zero: try writer.zero(step.range, mayUnmap: true)
+        case .data:
+          try buffer.withMutableBytes { bytes throws(ImageError) in
+            var part = bytes._mutatingExtracting(0..<count)
+            try above.read(into: &part, at: step.range.lowerBound, scratch)
+          }
+          try writer.write(buffer.bytes.extracting(0..<count), at: step.range.lowerBound)
         }
-        try writer.write(buffer.bytes.extracting(0..<count), at: start)
+        try progress.add(step.range.upperBound - step.range.lowerBound)
       }
-      cursor.advance(end - start)
-      try progress.add(end - start)
     }
+  }
+
+  /// What the target is told of some guest bytes.
+  private struct Step {
+    enum Kind { case nothing, zero, data }
+    var range: Range<UInt64>
+    var kind: Kind
+  }
+
+  /// What the images above the target say; where none of them says anything, the target has it already. Nil at the end.
+  /// - Parameter shown: guest bytes that the target shows through; what is absent behind them is zero.
+  private static func next(_ cursor: inout RunCursor, _ shown: UInt64) throws(ImageError) -> Step? {
+    guard let run = try cursor.peek() else { return nil }
+    let start = run.extent.start
+    var end = run.extent.end
+    if start < shown { end = min(end, shown) }
+    let kind: Step.Kind =
+      !run.readsZero ? .data : run.extent.kind == .absent && start < shown ? .nothing : .zero
+    if kind == .data { end = min(end, (start / stepByteCount + 1) * stepByteCount) }
+    cursor.advance(end - start)
+    return Step(range: start..<end, kind: kind)
   }
 }

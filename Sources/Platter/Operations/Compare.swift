@@ -63,6 +63,9 @@ private final class CompareEngine: Sendable {
     var range: Range<UInt64>
   }
 
+  /// Two buffers of this size fit the processor's cache.
+  private static let stepByteCount: UInt64 = 256 << 10
+
   private let images: (first: DiskImage, second: DiskImage)
   private let isStrict: Bool
   private let total: UInt64
@@ -94,8 +97,8 @@ private final class CompareEngine: Sendable {
 
   func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
     let scratch = Scratch()
-    var one = AlignedBuffer(byteCount: Int(Piece.byteCount))
-    var other = AlignedBuffer(byteCount: Int(Piece.byteCount))
+    var one = AlignedBuffer(byteCount: Int(Self.stepByteCount))
+    var other = AlignedBuffer(byteCount: Int(Self.stepByteCount))
     while !stop.isRaised, let pair = try plan.withLock({ plan throws(ImageError) in try next(&plan) }) {
       guard !isMoot(pair.range.lowerBound) else { return }
       if isStrict, Self.status(pair.first, images.first) != Self.status(pair.second, images.second) {
@@ -123,7 +126,7 @@ private final class CompareEngine: Sendable {
     guard first != nil || second != nil else { return nil }
     var end = min(first?.extent.end ?? total, second?.extent.end ?? total)
     let readsZero = (first?.readsZero ?? true) && (second?.readsZero ?? true)
-    if !readsZero { end = min(end, (position / Piece.byteCount + 1) * Piece.byteCount) }
+    if !readsZero { end = min(end, (position / Self.stepByteCount + 1) * Self.stepByteCount) }
     let range = position..<end
     if first != nil { plan.first.advance(end - position) }
     if second != nil { plan.second.advance(end - position) }

@@ -21,7 +21,8 @@ extension DiskWriter {
       UInt64(bytes.byteCount) % unit == 0 || offset + UInt64(bytes.byteCount) == map.byteCount
     else { throw ImageError(.invalidArgument, "a compressed write takes whole clusters", file: image.name) }
     // The window that every reader of qcow2 has.
-    let packer = try UnitPacker(codec == .zstd ? .zstd(level: 2) : .deflate(level: 1, window: .fourKiB))
+    let packer = try UnitPacker(
+      codec == .zstd ? .zstd(level: nil) : .deflate(level: UnitPacker.Effort.usualDeflateLevel, window: .fourKiB))
     var plain = AlignedBuffer(byteCount: Int(unit))
     var packedBuffer = AlignedBuffer(byteCount: Int(unit))
     var done = 0

