@@ -44,13 +44,19 @@ extension TurnModel {
     guard isDone else { return }
     let old = bytes.count
     resize(to: count)
-    // What new space deciphers to is there, if QEMU gives it in advance.
-    if row.isEncrypted, count > old, isDataFileRaw || isSettled { try takeOver(try read(by: side), from: old) }
+    if count < old, side == .theirs || row.isEncrypted && row.hasDataFile { mayHideBytes = true }
+    guard count > old else { return }
+    if row.isEncrypted, isDataFileRaw || isSettled {
+      // What new space deciphers to is there, if QEMU gives it in advance.
+      try takeOver(try read(by: side), old..<count)
+    } else if mayHideBytes, side == .theirs {
+      try takeOver(try read(by: side), old..<min(count, (old + cluster - 1) / cluster * cluster))
+    }
   }
 
-  private func takeOver(_ found: [UInt8], from start: Int) throws {
+  private func takeOver(_ found: [UInt8], _ range: Range<Int>) throws {
     guard found.count == bytes.count else { throw WriterFault("the disk has \(found.count) bytes, not \(bytes.count)") }
-    bytes.put(found.part(start..<found.count), at: start)
+    bytes.put(found.part(range), at: range.lowerBound)
   }
 
   private func preallocation(_ random: inout SeededGenerator) -> String {
@@ -83,6 +89,7 @@ extension TurnModel {
   private func applySnapshot(_ side: TurnSide, _ random: inout SeededGenerator) throws {
     guard let snapshot = snapshots.randomElement(using: &random) else { return }
     guard try take(side, image.words("snapshot", ["-a", snapshot.name]), isOursAlone: refcountBits < 8) else { return }
+    mayHideBytes = true
     resize(to: snapshot.bytes.count)
     bytes = snapshot.bytes
     untouched = []

@@ -100,6 +100,9 @@ final class TurnModel {
   var isDataFileRaw = false
   /// The raw data file holds the disk: QEMU's discard leaves old bytes in it.
   var isDataFileWhole = true
+  /// Old bytes may lie behind the disk's end in its last cluster, and show when QEMU lets it grow: QEMU clears none when it
+  /// makes the disk smaller, nor does a data file keep what zeros are enciphered to.
+  var mayHideBytes = false
   /// Clusters that nobody has touched yet: QEMU packs into no others.
   var untouched: Set<Int> = []
   var hasPacked = false
@@ -148,6 +151,7 @@ final class TurnModel {
     refcountBits = Int(row.value("refcount_bits")) ?? 16
     isDataFileRaw = row.value("data_file") == "raw"
     isDataFileWhole = true
+    mayHideBytes = false
     untouched = []
     hasPacked = false
   }

@@ -8,7 +8,7 @@ import WriterProof
 /// `PLATTER_TURN_COUNT` sets how many sequences run; `PLATTER_TURN_SEED` runs one alone.
 @Suite("Everything that changes a disk, in turns with qemu-img and qemu-io", .requires(.qemuImg, .qemuIO))
 struct TurnTests {
-  static let count = environmentValue("PLATTER_TURN_COUNT").flatMap(UInt64.init) ?? 24
+  static let count = environmentValue("PLATTER_TURN_COUNT").flatMap(UInt64.init) ?? 40
   static let seed = environmentValue("PLATTER_TURN_SEED").flatMap(UInt64.init)
   static let shareCount: UInt64 = 4
 

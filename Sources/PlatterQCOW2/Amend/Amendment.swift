@@ -79,8 +79,7 @@ struct Amendment {
       throw .unsupported("a snapshot of a disk of another size prevents compat=0.10")
     }
     let obstacles = [
-      (header.hasDataFile, "an external data file"), (header.compression != .deflate, "zstd compression"),
-      (header.hasExtendedL2, "extended L2 entries"),
+      (header.hasDataFile, "an external data file"), (header.hasExtendedL2, "extended L2 entries"),
       // Zeros that must hide the backing image would have to be encrypted first.
       (core.isEncrypted && core.hasBacking, "encryption and a backing file"),
       (
