@@ -99,7 +99,7 @@ let package = Package(
     tests(
       "CorpusTests",
       ["TestSupport", "Platter", "PlatterCore", "CLZMA", "CCrypto", system]),
-    tests("InteropTests", ["TestSupport", "Platter", "PlatterTool", "PlatterCore", system]),
+    tests("InteropTests", ["TestSupport", "WriterProof", "Platter", "PlatterTool", "PlatterCore", system]),
     tests("TidyTests", ["TestSupport", "Platter", "PlatterCore", system]),
     tests("PlatterToolTests", ["PlatterTool", "PlatterCore", "TestSupport", system]),
     tests("PlatterCoreTests", ["PlatterCore", "TestSupport", system]),

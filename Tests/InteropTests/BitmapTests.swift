@@ -3,6 +3,7 @@ import PlatterCore
 import SystemPackage
 import TestSupport
 import Testing
+import WriterProof
 
 /// Bitmaps are changed, copied, refused and told of as qemu-img does it.
 @Suite("Dirty bitmaps, by the program", .requires(.qemuImg, .qemuIO))
@@ -177,32 +178,12 @@ struct BitmapBitTests {
 
   init() throws { folder = try ScratchDirectory() }
 
-  /// A bitmap as QEMU's server tells it.
   private func theirRanges(_ image: String, _ bitmap: String) throws -> [Range<UInt64>] {
-    let result = try Tool.nbdinfo.succeed(
-      "--map=qemu:dirty-bitmap:\(bitmap)", "--", "[", Tool.qemuNBD.path ?? "qemu-nbd", "-r", "-f", "qcow2", "-B",
-      bitmap,
-      folder[image], "]")
-    var ranges: [Range<UInt64>] = []
-    for line in result.outputText.split(separator: "\n") {
-      let words = line.split(separator: " ")
-      guard words.count >= 3, let start = UInt64(words[0]), let count = UInt64(words[1]) else { continue }
-      if words[2] == "1" { Self.add(start..<start + count, to: &ranges) }
-    }
-    return ranges
+    try BitmapRanges.theirs(image, bitmap, in: folder.path)
   }
 
   private func ourRanges(_ image: String, _ bitmap: String) throws -> [Range<UInt64>] {
-    let disk = try DiskImage.open(path: folder.file(image), OpenOptions(format: "qcow2"))
-    let source = try #require(disk.layers[0].map as? any BitmapSource)
-    var ranges: [Range<UInt64>] = []
-    try source.dirtyRanges(ofBitmapNamed: bitmap) { Self.add($0, to: &ranges) }
-    return ranges
-  }
-
-  private static func add(_ range: Range<UInt64>, to ranges: inout [Range<UInt64>]) {
-    guard let last = ranges.last, last.upperBound == range.lowerBound else { return ranges.append(range) }
-    ranges[ranges.count - 1] = last.lowerBound..<range.upperBound
+    try BitmapRanges.ours(folder.file(image), bitmap, OpenOptions(format: "qcow2"))
   }
 
   /// Requests in qemu-io's words, anywhere behind the first 4 MiB. Those are for packed clusters, which QEMU writes once
@@ -303,9 +284,4 @@ struct BitmapBitTests {
     try Tool.qemuImg.succeed("bitmap", "--remove", folder["one"], "b")
     try Tool.qemuImg.succeed("check", folder["one"])
   }
-}
-
-extension SeededGenerator {
-  /// True once in `count` times.
-  fileprivate mutating func chance(_ count: Int) -> Bool { Int.random(in: 0..<count, using: &self) == 0 }
 }

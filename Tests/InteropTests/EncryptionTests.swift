@@ -179,4 +179,36 @@ struct EncryptionTests {
       in: folder)
     #expect(result.succeeded, "\(result.errorText)")
   }
+
+  /// The data file stood behind the encryption, and space that was never written had a place.
+  @Test(
+    "info and map of an encrypted disk are qemu-img's",
+    arguments: [("info", "data_file=outside"), ("info", "lazy_refcounts=on"), ("map", "extended_l2=on")])
+  func told(verb: String, options: String) throws {
+    try theirs(
+      "create", "-q", "-f", "qcow2", "-o", "encrypt.format=aes,encrypt.key-secret=one,\(options)", "disk", "1M")
+    let write = ["--image-opts", image(driver: "qcow2"), "-c", "write 8k 2k", "-c", "write -z 128k 2k"]
+    #expect(try run(Tool.qemuIO.path ?? "qemu-io", Self.secrets + write, in: folder).succeeded)
+    let words = Self.withSecrets([verb, "--output=json", "--image-opts", image(driver: "qcow2")])
+    let expected = try run(Tool.qemuImg.path ?? "qemu-img", words, in: folder)
+    #expect(try Program.run(["qemu-img"] + words, in: folder).outputText == expected.outputText)
+  }
+
+  /// QEMU leaves them in the clear.
+  @Test(
+    "packed clusters that qemu-io writes into an encrypted disk are read and written over", arguments: ["aes", "luks"])
+  func packed(format: String) throws {
+    let options = "encrypt.format=\(format),encrypt.key-secret=one" + (format == "luks" ? ",encrypt.iter-time=1" : "")
+    try theirs("create", "-q", "-f", "qcow2", "-o", options, "disk", "1M")
+    let words = Self.secrets + ["--image-opts", image(driver: "qcow2")]
+    let packing = try run(Tool.qemuIO.path ?? "qemu-io", words + ["-c", "write -q -c -P 7 0 128k"], in: folder)
+    #expect(packing.succeeded, "\(packing.outputText)")
+    let writing = ["-c", "read -q -P 7 0 128k", "-c", "write -q -P 9 1000 2000"]
+    let ours = try Program.run(["qemu-io"] + words + writing, in: folder)
+    #expect(ours.succeeded && ours.outputText == "", "\(ours.outputText)\(ours.errorText)")
+    try theirs("check", "--image-opts", image(driver: "qcow2"))
+    let reading = ["-c", "read -q -P 9 1000 2000", "-c", "read -q -P 7 3000 128072"]
+    let theirs = try run(Tool.qemuIO.path ?? "qemu-io", words + reading, in: folder)
+    #expect(theirs.succeeded && theirs.outputText == "", "\(theirs.outputText)")
+  }
 }

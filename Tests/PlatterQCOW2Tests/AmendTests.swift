@@ -46,6 +46,23 @@ private func image() -> QCOW2Builder {
     #expect(try guestBytes(try open(store.bytes)) == guestBytes(try open(image)))
   }
 
+  /// qemu-img does the same; we refused both.
+  @Test("downgrading gives up zstd where nothing is packed with it", arguments: [false, true])
+  func downgradeZstd(isPacked: Bool) throws {
+    var image = image()
+    image.compressionType = 1
+    guard !isPacked else {
+      let error = #expect(throws: ImageError.self) { try amended(image, ["compat": "0.10"]) }
+      #expect(error?.code == .unsupported)
+      return
+    }
+    image.entries = [0: .data(filled(1, 4096)), 2: .zero]
+    let store = try amended(image, ["compat": "0.10"])
+    #expect(store.bytes[7] == 2)
+    #expect(try Audit(store.bytes).isClean)
+    #expect(try guestBytes(try open(store.bytes)) == guestBytes(try open(image)))
+  }
+
   @Test("upgrading gives snapshots of version 2 the size that they lack")
   func upgrade() throws {
     var image = image()

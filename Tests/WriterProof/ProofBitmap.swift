@@ -2,29 +2,29 @@ import PlatterCore
 
 /// What a dirty bitmap must and may say.
 package struct ProofBitmap: Sendable {
-  var granularity: UInt64
-  var isEnabled: Bool
+  package var granularity: UInt64
+  package var isEnabled: Bool
   /// Granules in which a byte is another one than before.
-  private(set) var must: Set<Int> = []
+  package private(set) var must: Set<Int> = []
   /// Granules that a request touched.
-  private(set) var may: Set<Int> = []
+  package private(set) var may: Set<Int> = []
 
-  init(granularity: UInt64, isEnabled: Bool) {
+  package init(granularity: UInt64, isEnabled: Bool) {
     self.granularity = granularity
     self.isEnabled = isEnabled
   }
 
-  func granules(_ range: Range<UInt64>) -> Range<Int> {
+  package func granules(_ range: Range<UInt64>) -> Range<Int> {
     guard !range.isEmpty else { return 0..<0 }
     return Int(range.lowerBound / granularity)..<Int((range.upperBound - 1) / granularity) + 1
   }
 
-  mutating func touch(_ range: Range<UInt64>, cluster: UInt64) {
+  package mutating func touch(_ range: Range<UInt64>, cluster: UInt64) {
     guard isEnabled, !range.isEmpty else { return }
     may.formUnion(granules(range.lowerBound / cluster * cluster..<(range.upperBound + cluster - 1) / cluster * cluster))
   }
 
-  mutating func note(_ range: Range<UInt64>, cluster: UInt64, _ old: [UInt8], _ new: [UInt8]) {
+  package mutating func note(_ range: Range<UInt64>, cluster: UInt64, _ old: [UInt8], _ new: [UInt8]) {
     guard isEnabled, !range.isEmpty else { return }
     touch(range, cluster: cluster)
     for granule in granules(range) where !must.contains(granule) {
@@ -35,11 +35,11 @@ package struct ProofBitmap: Sendable {
   }
 
   /// A request that touches whatever it likes and changes nothing.
-  mutating func noteEverything(_ byteCount: Int) {
+  package mutating func noteEverything(_ byteCount: Int) {
     if isEnabled { may.formUnion(granules(0..<UInt64(byteCount))) }
   }
 
-  mutating func resize(from old: Int, to new: Int, cluster: Int) {
+  package mutating func resize(from old: Int, to new: Int, cluster: Int) {
     let end = granules(0..<UInt64(min(old, new))).count
     must = must.filter { $0 < end }
     may = may.filter { $0 < end }
@@ -49,9 +49,9 @@ package struct ProofBitmap: Sendable {
     }
   }
 
-  mutating func clear() { (must, may) = ([], []) }
+  package mutating func clear() { (must, may) = ([], []) }
 
-  mutating func merge(_ other: ProofBitmap, _ byteCount: Int) {
+  package mutating func merge(_ other: ProofBitmap, _ byteCount: Int) {
     func moved(_ set: Set<Int>) -> [Int] {
       set.flatMap { granule in
         let start = UInt64(granule) * other.granularity

@@ -18,8 +18,11 @@ package struct BlockStatus: Sendable, BitwiseCopyable, Equatable {
 
   package var end: UInt64 { start + byteCount }
 
-  init(_ run: Run, isRaw: Bool) {
+  /// - Parameter map: of the image that decided. An encrypted one has plain bytes nowhere, and no place is told for space
+  ///   that was never written either.
+  init(_ run: Run, in map: any ImageMap) {
     let extent = run.extent
+    let isRaw = map.formatName == "raw"
     start = extent.start
     byteCount = extent.byteCount
     depth = run.depth
@@ -28,7 +31,7 @@ package struct BlockStatus: Sendable, BitwiseCopyable, Equatable {
     // A hole of the file under a data cluster is both: the cluster is data, and it reads as zeros. A raw file is its holes.
     isData = extent.kind == .data || extent.kind == .packed || (extent.kind == .zero && extent.isSparse && !isRaw)
     isCompressed = extent.kind == .packed
-    hasOffset = extent.hasOffset && extent.kind != .packed && extent.cipher == 0
+    hasOffset = extent.hasOffset && extent.kind != .packed && map.ciphers.isEmpty
     store = hasOffset ? extent.store : 0
     offset = hasOffset ? extent.offset : 0
   }
@@ -55,7 +58,7 @@ extension DiskImage {
     var runs: [Run] = []
     let reached = try walk.runs(range, limit: limit, into: &runs)
     for run in runs {
-      let next = BlockStatus(run, isRaw: layers[Int(run.depth)].map.formatName == "raw")
+      let next = BlockStatus(run, in: layers[Int(run.depth)].map)
       if let last = entries.indices.last, entries[last].isContinued(by: next) {
         entries[last].byteCount += next.byteCount
       } else {

@@ -140,7 +140,7 @@ private final class CompareEngine: Sendable {
   /// What strict comparison looks at: whether the bytes are data, zero, there at all, and at a place of their own.
   private static func status(_ run: Run?, _ image: DiskImage) -> [Bool] {
     guard let run else { return [false, true, false, false] }
-    let status = BlockStatus(run, isRaw: image.layers[Int(run.depth)].map.formatName == "raw")
+    let status = BlockStatus(run, in: image.layers[Int(run.depth)].map)
     return [status.isData, status.isZero, status.isPresent, status.hasOffset]
   }
 

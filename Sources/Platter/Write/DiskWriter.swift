@@ -240,9 +240,10 @@ package final class DiskWriter: Sendable {
       return try store.write(payload, at: allocation.offset + UInt64(head))
     }
     var byteCount = allocation.byteCount
-    if allocation.store > 0, allocation.range.upperBound > map.byteCount {
-      // A file of guest bytes alone ends where the disk ends; ciphers want whole sectors.
-      byteCount = (map.byteCount - allocation.start).dividedRoundingUp(by: 512) * 512
+    if allocation.store > 0, allocation.cipher == 0 {
+      // A file of guest bytes alone ends where the disk ends. Enciphered, what lies behind it must be zeros too: who lets
+      // the disk grow may not look at it (QEMU does not).
+      byteCount = min(byteCount, map.byteCount - allocation.start)
     }
     var buffer = AlignedBuffer(byteCount: Int(byteCount), zeroed: true)
     try buffer.withMutableBytes { bytes throws(ImageError) in

@@ -90,7 +90,6 @@ struct Amendment {
       throw .unsupported("Cannot downgrade an image with incompatible features 0x10 set")
     }
     let obstacles = [
-      (header.compression != .deflate, "zstd compression"),
       // Zeros that must hide the backing image would have to be encrypted first.
       (core.isEncrypted && core.hasBacking, "encryption and a backing file"),
       (

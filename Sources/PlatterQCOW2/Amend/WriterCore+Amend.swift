@@ -5,6 +5,9 @@ extension WriterCore {
   mutating func amend(_ request: AmendRequest, _ barrier: Barrier) throws(ImageError) {
     if let damage { throw damage }
     let wanted = try Amendment(request, self)
+    if wanted.version == 2, header.compression != .deflate, try hasPackedClusters() {
+      throw .unsupported("an image with clusters that zstd has packed cannot be made compat=0.10")
+    }
     // Worked out before anything is written: it may be refused.
     let slots = try wanted.keySlots.map { change throws(ImageError) in try luks?.plan(change) }
     try publish(barrier)
@@ -57,10 +60,25 @@ extension WriterCore {
     new.version = 2
     new.headerByteCount = UInt32(Header.version2ByteCount)
     new.incompatibleFeatures = []
+    new.compression = .deflate
     new.compatibleFeatures = []
     new.autoclearFeatures = []
     new.unknownBytes = []
     try rewriteHeader(new, extensions.replacing(HeaderExtensions.Kind.featureNames, with: []), barrier)
+  }
+
+  /// Whether the disk or a snapshot has one.
+  private mutating func hasPackedClusters() throws(ImageError) -> Bool {
+    var isFound = false
+    var trees = [l1]
+    for snapshot in snapshots { trees.append(try l1Table(of: snapshot)) }
+    for tree in trees {
+      try checkTree(tree, "an L1 table", isRaised: false)
+      try eachEntry(tree) { _, word, _ throws(ImageError) in
+        if L2Entry(rawValue: word).isCompressed { isFound = true }
+      }
+    }
+    return isFound
   }
 
   /// A table that several trees share changes for all of them at once, and what it names is counted for each.

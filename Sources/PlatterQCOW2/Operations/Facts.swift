@@ -52,11 +52,9 @@ extension QCOW2Map {
     }
     if !volume.bitmaps.isEmpty { members.append(.init("bitmaps", .list(volume.bitmaps.map(\.facts)))) }
     members.append(.init("refcount-bits", .unsigned(1 << UInt64(header.refcountOrder))))
+    if header.hasDataFile, let name = volume.dataFileName { members.append(.init("data-file", .text(name))) }
     if let encryption = volume.encryption.facts { members.append(.init("encrypt", encryption)) }
-    if header.hasDataFile {
-      if let name = volume.dataFileName { members.append(.init("data-file", .text(name))) }
-      members.append(.init("data-file-raw", .flag(header.isDataFileRaw)))
-    }
+    if header.hasDataFile { members.append(.init("data-file-raw", .flag(header.isDataFileRaw))) }
     if isVersion3 {
       members.append(.init("corrupt", .flag(header.incompatibleFeatures.contains(.corrupt))))
       members.append(.init("extended-l2", .flag(header.hasExtendedL2)))

@@ -114,9 +114,7 @@ struct SliceReader {
     guard !hasDataFile else {
       throw .corrupt("\(describe(index)): a compressed cluster in an image with an external data file")
     }
-    guard cipher == 0 else {
-      throw .corrupt("\(describe(index)): a compressed cluster in an encrypted image")
-    }
+    // In an encrypted image too it lies in the clear: QEMU writes and reads it so.
     let location = PackedLocation(L2Entry(rawValue: word), clusterBits: geometry.clusterBits)
     guard location.reservedBits == 0 else {
       throw .corrupt("\(describe(index)): compressed cluster \(location.offset.hex) lies past any file")

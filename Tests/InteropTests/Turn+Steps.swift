@@ -1,0 +1,214 @@
+import PlatterCore
+import TestSupport
+import WriterProof
+
+extension TurnModel {
+  /// One side does something, and the other looks at it.
+  func step(_ random: inout SeededGenerator) throws {
+    let side = TurnSide.allCases.randomElement(using: &random) ?? .ours
+    let choice = Int.random(in: 0..<30, using: &random)
+    switch choice {
+    case 0...6: try writeSome(side, &random)
+    case 7, 8: try discard(side, &random)
+    case 9...11: try writeCompressed(side, &random)
+    case 12...14: try resize(side, &random)
+    case 15, 16: try createSnapshot(side)
+    case 17, 18: try applySnapshot(side, &random)
+    case 19: try deleteSnapshot(side, &random)
+    case 20: try commit(side, &random)
+    case 21: try rebase(side, &random)
+    case 22: try rename(side, &random)
+    case 23, 24: try amend(side, &random)
+    case 25...27: try changeBitmaps(side, &random)
+    default: try convert(side, &random)
+    }
+    try audit(by: side.other, isThorough: choice >= 12)
+    if (20...22).contains(choice) { try auditBases() }
+  }
+
+  // MARK: Size
+
+  private func resize(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    let unit = random.chance(2) ? 512 : cluster
+    let most = Int(row.byteCount) * 3 / 2
+    let count = Int.random(in: 1...max(1, most / unit), using: &random) * unit
+    let isDone: Bool
+    var isSettled = false
+    if count > bytes.count, random.chance(3) {
+      isDone = try take(side, image.requests(["truncate \(count)"]), with: .qemuIO)
+    } else {
+      isSettled = count > bytes.count && random.chance(4)
+      let more = isSettled ? ["--preallocation=\(preallocation(&random))"] : []
+      isDone = try take(side, image.words("resize", ["-q", "--shrink"] + more, ["\(count)"]))
+    }
+    guard isDone else { return }
+    let old = bytes.count
+    resize(to: count)
+    if count < old, side == .theirs || row.isEncrypted && row.hasDataFile { mayHideBytes = true }
+    guard count > old else { return }
+    if row.isEncrypted, isDataFileRaw || isSettled {
+      // What new space deciphers to is there, if QEMU gives it in advance.
+      try takeOver(try read(by: side), old..<count)
+    } else if mayHideBytes, side == .theirs {
+      try takeOver(try read(by: side), old..<min(count, (old + cluster - 1) / cluster * cluster))
+    }
+  }
+
+  private func takeOver(_ found: [UInt8], _ range: Range<Int>) throws {
+    guard found.count == bytes.count else { throw WriterFault("the disk has \(found.count) bytes, not \(bytes.count)") }
+    bytes.put(found.part(range), at: range.lowerBound)
+  }
+
+  private func preallocation(_ random: inout SeededGenerator) -> String {
+    ["metadata", "falloc", "full"].randomElement(using: &random) ?? "metadata"
+  }
+
+  private func resize(to count: Int) {
+    let old = bytes.count
+    bytes = bytes.resized(to: count)
+    untouched = untouched.filter { ($0 + 1) * cluster <= count }
+    for name in bitmaps.keys { bitmaps[name]?.resize(from: old, to: count, cluster: cluster) }
+  }
+
+  // MARK: Snapshots
+
+  /// Whether counts of this width can say that so many snapshots share a cluster. QEMU fails in the middle where not.
+  private var hasRoomForSnapshot: Bool {
+    refcountBits >= 8 || refcountBits > 1 && !hasPacked && snapshots.count + 2 < 1 << refcountBits
+  }
+
+  private func createSnapshot(_ side: TurnSide) throws {
+    guard snapshots.count < 5 else { return }
+    names += 1
+    let name = "s\(names)"
+    if try take(side, image.words("snapshot", ["-c", name]), isOursAlone: !hasRoomForSnapshot) {
+      snapshots.append(Snapshot(name: name, bytes: bytes))
+    }
+  }
+
+  private func applySnapshot(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    guard let snapshot = snapshots.randomElement(using: &random) else { return }
+    guard try take(side, image.words("snapshot", ["-a", snapshot.name]), isOursAlone: refcountBits < 8) else { return }
+    mayHideBytes = true
+    resize(to: snapshot.bytes.count)
+    bytes = snapshot.bytes
+    untouched = []
+  }
+
+  private func deleteSnapshot(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    guard let index = snapshots.indices.randomElement(using: &random) else { return }
+    if try take(side, image.words("snapshot", ["-d", snapshots[index].name])) { snapshots.remove(at: index) }
+  }
+
+  // MARK: The chain
+
+  /// Writes what the image has into its backing image. A snapshot would change with that.
+  private func commit(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    guard let backing, let base = bases[backing], snapshots.isEmpty else { return }
+    let words = image.words("commit", ["-q"] + (random.chance(3) ? ["-d"] : []))
+    guard try take(side, words, isTheirsAlone: !["raw", "qcow2"].contains(base.format)) else { return }
+    bases[backing]?.bytes = bytes + base.bytes.dropFirst(bytes.count)
+    noteEverything()
+  }
+
+  /// Another backing image, or none, and the same disk.
+  private func rebase(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    guard snapshots.isEmpty, let target = newBacking(&random) else { return }
+    let format = bases[target]?.format
+    let words = image.words("rebase", ["-b", target] + (format.map { ["-F", $0] } ?? []))
+    // QEMU goes round in circles where the old backing image ends before the disk, and stands on the new one.
+    let hangs = target == "deep" && below.count < bytes.count
+    guard try take(side, words, isOursAlone: hangs) else { return }
+    backing = target.isEmpty ? nil : target
+    noteEverything()
+  }
+
+  private func newBacking(_ random: inout SeededGenerator) -> String? {
+    (bases.keys.sorted() + [""]).filter { $0 != backing ?? "" }.randomElement(using: &random)
+  }
+
+  /// A copy of the backing image in another format takes its place, by name alone.
+  private func rename(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    guard backing != nil, names < 100, let format = BaseImage.formats.randomElement(using: &random) else { return }
+    names += 1
+    let name = "twin\(names)"
+    try makeBase(name, format, below, by: ["raw", "qcow2"].contains(format) ? side.other : .theirs)
+    guard try take(side, image.words("rebase", ["-u", "-b", name, "-F", format])) else { return }
+    backing = name
+  }
+
+  private func noteEverything() {
+    untouched = []
+    for name in bitmaps.keys { bitmaps[name]?.noteEverything(bytes.count) }
+  }
+
+  // MARK: Options
+
+  private func amend(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    let bits = "refcount_bits=\(1 << Int.random(in: 0...6, using: &random))"
+    let choices = [
+      "compat=0.10", "compat=1.1", "compat=1.1,lazy_refcounts=on", "lazy_refcounts=off", "lazy_refcounts=on", bits,
+      bits,
+      "refcount_bits=16", "data_file_raw=off",
+    ]
+    guard let options = choices.randomElement(using: &random) else { return }
+    // QEMU goes through every entry that a table of this size could have: minutes for the larger clusters.
+    let isSlow = options.hasPrefix("refcount_bits=") && cluster > 65536
+    guard try take(side, image.words("amend", ["-o", options]), isOursAlone: isSlow) else { return }
+    if options.hasPrefix("compat=") { version = options.hasPrefix("compat=1.1") ? 3 : 2 }
+    if options.hasPrefix("refcount_bits=") { refcountBits = Int(options.dropFirst(14)) ?? 16 }
+    if options == "data_file_raw=off" { isDataFileRaw = false }
+  }
+
+  // MARK: Conversion
+
+  /// A copy, made in another way, takes the disk's place: flat, or over the same backing image.
+  private func convert(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    let rows = ProofRow.all.filter { $0.byteCount * 6 >= UInt64(bytes.count) && $0.byteCount <= 8 << 20 }
+    guard let any = rows.randomElement(using: &random) else { return }
+    let target = TurnTests.row(any, &random)
+    names += 1
+    let copy = TurnImage(row: target, name: "disk\(names)")
+    var options =
+      ["-O", "qcow2", "-o", copy.options] + (target.isEncrypted && !row.isEncrypted ? TurnImage.secret : [])
+    let keepsBacking = backing != nil && !random.chance(3)
+    if let backing, keepsBacking { options += ["-B", backing, "-F", bases[backing]?.format ?? "raw"] }
+    if random.chance(3) { options.append("-c") }
+    let keepsBitmaps = !bitmaps.isEmpty && !random.chance(3)
+    if keepsBitmaps { options.append("--bitmaps") }
+    guard try take(side, image.words("convert", options, [copy.name])) else { return }
+    image = copy
+    takeOver(target)
+    hasPacked = true
+    snapshots = []
+    if !keepsBitmaps { bitmaps = [:] }
+    if !keepsBacking { backing = nil }
+  }
+
+  // MARK: Bitmaps
+
+  private func changeBitmaps(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    let name = "b\(Int.random(in: 0..<4, using: &random))"
+    let isEnabled = random.chance(2)
+    let granularity = UInt64(512) << UInt64.random(in: 0...8, using: &random)
+    guard bitmaps[name] != nil else {
+      let options = ["--add", "-g", "\(granularity)"] + (isEnabled ? [] : ["--disable"])
+      guard try take(side, image.words("bitmap", options, [name])) else { return }
+      bitmaps[name] = ProofBitmap(granularity: granularity, isEnabled: isEnabled)
+      return
+    }
+    let source = bitmaps.keys.sorted().randomElement(using: &random) ?? name
+    switch Int.random(in: 0..<4, using: &random) {
+    case 0: if try take(side, image.words("bitmap", ["--remove"], [name])) { bitmaps[name] = nil }
+    case 1: if try take(side, image.words("bitmap", ["--clear"], [name])) { bitmaps[name]?.clear() }
+    case 2:
+      let isDone = try take(side, image.words("bitmap", [isEnabled ? "--enable" : "--disable"], [name]))
+      if isDone { bitmaps[name]?.isEnabled = isEnabled }
+    default:
+      guard try take(side, image.words("bitmap", ["--merge", source], [name])), let other = bitmaps[source] else {
+        return
+      }
+      bitmaps[name]?.merge(other, bytes.count)
+    }
+  }
+}

@@ -1,0 +1,311 @@
+import Platter
+import PlatterCore
+import SystemPackage
+import TestSupport
+import WriterProof
+
+/// Whose turn it is.
+enum TurnSide: String, CaseIterable, Sendable {
+  case ours, theirs
+
+  var other: TurnSide { self == .ours ? .theirs : .ours }
+
+  /// Runs `qemu-img`, or `qemu-io`, of this side.
+  func run(_ tool: Tool, _ words: [String], in folder: FilePath) throws -> RunResult {
+    let result =
+      switch self {
+      case .ours: try Program.run([tool.name] + words, in: folder, timeoutSeconds: 60)
+      case .theirs: try TestSupport.run(tool.path ?? tool.name, words, in: folder, timeoutSeconds: 60)
+      }
+    guard !result.timedOut, result.status < 64 else {
+      throw WriterFault("\(self): \(tool) \(words) ended with \(result.status)\(result.timedOut ? " (too late)" : "")")
+    }
+    return result
+  }
+}
+
+/// A qcow2 image under test: how it was made, and its name.
+struct TurnImage: Sendable {
+  static let secret = ["--object", "secret,id=s,data=secret"]
+
+  var row: ProofRow
+  var name: String
+  var dataName: String { name + ".data" }
+
+  /// A command line for `qemu-img`, the image behind the options.
+  func words(_ verb: String, _ options: [String] = [], _ operands: [String] = []) -> [String] {
+    let named = row.isEncrypted ? ["--image-opts", description] : verb == "snapshot" ? [name] : ["-f", "qcow2", name]
+    return [verb] + secret + options + named + operands
+  }
+
+  /// A command line for `qemu-io`.
+  func requests(_ requests: [String]) -> [String] {
+    secret + requests.flatMap { ["-c", $0] }
+      + (row.isEncrypted ? ["--image-opts", description] : ["-f", "qcow2", name])
+  }
+
+  private var secret: [String] { row.isEncrypted ? Self.secret : [] }
+  private var description: String { "driver=qcow2,file.filename=\(name),encrypt.key-secret=s" }
+
+  /// What `-o` takes.
+  var options: String {
+    var options: [String] = []
+    for word in row.words {
+      let parts = word.split(separator: "=", maxSplits: 1).map(String.init)
+      switch (parts[0], parts[1]) {
+      case ("data_file", "off"), ("encrypt.format", "off"), ("backing", _): continue
+      case ("data_file", let kind): options += ["data_file=\(dataName)"] + (kind == "raw" ? ["data_file_raw=on"] : [])
+      case ("encrypt.format", let format):
+        options += [word, "encrypt.key-secret=s"] + (format == "luks" ? ["encrypt.iter-time=1"] : [])
+      default: options.append(word)
+      }
+    }
+    return options.joined(separator: ",")
+  }
+
+  func openOptions(snapshot: String? = nil) -> OpenOptions {
+    var options = OpenOptions(format: "qcow2", references: .siblings)
+    // A program that another test starts holds copies of locks for a moment.
+    options.locking = .shared
+    options.snapshot = snapshot
+    options.passphrase = { ProofRow.secret() }
+    return options
+  }
+}
+
+/// A disk that both programs change in turns, beside plain arrays that say what it must read as.
+final class TurnModel {
+  struct Snapshot {
+    var name: String
+    var bytes: [UInt8]
+  }
+
+  struct Base {
+    var format: String
+    var bytes: [UInt8]
+  }
+
+  let scratch: ScratchDirectory
+  var folder: FilePath { scratch.path }
+  var image: TurnImage
+  var row: ProofRow { image.row }
+  var bytes: [UInt8]
+  var snapshots: [Snapshot] = []
+  var bitmaps: [String: ProofBitmap] = [:]
+  /// Images below, by name.
+  var bases: [String: Base] = [:]
+  var backing: String?
+  var version = 3
+  var refcountBits = 16
+  var isDataFileRaw = false
+  /// The raw data file holds the disk: QEMU's discard leaves old bytes in it.
+  var isDataFileWhole = true
+  /// Old bytes may lie behind the disk's end in its last cluster, and show when QEMU lets it grow: QEMU clears none when it
+  /// makes the disk smaller, nor does a data file keep what zeros are enciphered to.
+  var mayHideBytes = false
+  /// Clusters that nobody has touched yet: QEMU packs into no others.
+  var untouched: Set<Int> = []
+  var hasPacked = false
+  /// What was done, for messages.
+  var history: [String] = []
+  /// Numbers for names.
+  var names = 0
+
+  init(_ row: ProofRow) throws {
+    scratch = try ScratchDirectory()
+    image = TurnImage(row: row, name: "disk")
+    bytes = [UInt8](repeating: 0, count: Int(row.byteCount))
+    for index in 0..<4 { try scratch.write(randomBytes(1 << 16, from: index << 17), to: "payload\(index)") }
+  }
+
+  /// Makes the disk and what lies below it.
+  func start(_ random: inout SeededGenerator) throws {
+    if row.value("data_file") != "raw" { try makeBases(&random) }
+    backing = row.backing == nil ? nil : "below"
+    try create(by: TurnSide.allCases.randomElement(using: &random) ?? .ours)
+  }
+
+  var cluster: Int { Int(row.cluster) }
+  var below: [UInt8] { backing.flatMap { bases[$0]?.bytes } ?? [] }
+
+  private func create(by side: TurnSide) throws {
+    history.append("\(side): create")
+    var words = ["create", "-q", "-f", "qcow2"] + (row.isEncrypted ? TurnImage.secret : [])
+    words += ["-o", image.options]
+    if let backing { words += ["-b", backing, "-F", bases[backing]?.format ?? "raw"] }
+    try succeed(side, Tool.qemuImg, words + [image.name, "\(row.byteCount)"])
+    bytes.put(below.part(0..<min(below.count, bytes.count)), at: 0)
+    takeOver(row)
+    if row.value("preallocation") == "off" { untouched = Set(0..<(bytes.count + cluster - 1) / cluster) }
+    // Nobody says that space which was given in advance reads as zeros: what it deciphers to is there. We do in version 3.
+    if row.isEncrypted, row.value("preallocation") != "off", side == .theirs || version == 2 {
+      bytes = try read(by: side)
+    }
+    try audit(by: side.other, isThorough: true)
+  }
+
+  /// What a new image of a row is.
+  func takeOver(_ row: ProofRow) {
+    image.row = row
+    version = row.value("compat") == "0.10" ? 2 : 3
+    refcountBits = Int(row.value("refcount_bits")) ?? 16
+    isDataFileRaw = row.value("data_file") == "raw"
+    isDataFileWhole = true
+    mayHideBytes = false
+    untouched = []
+    hasPacked = false
+  }
+
+  // MARK: Images below
+
+  private func makeBases(_ random: inout SeededGenerator) throws {
+    let format = row.backing ?? "raw"
+    try makeBase("deep", "raw", content(&random), by: .theirs)
+    try makeBase(
+      "below", format, content(&random), over: format == "qcow2" && random.chance(2) ? "deep" : nil, by: .theirs)
+    try makeBase("other", BaseImage.formats.randomElement(using: &random) ?? "raw", content(&random), by: .theirs)
+  }
+
+  /// Sometimes shorter than the disk, sometimes longer.
+  private func content(_ random: inout SeededGenerator) -> [UInt8] {
+    var content = [UInt8](repeating: 0, count: Int.random(in: 1...bytes.count * 5 / 4 / 512, using: &random) * 512)
+    let step = max(1536, content.count / 40 / 512 * 512)
+    for start in stride(from: 0, to: content.count, by: step) where !random.chance(3) {
+      content.put(randomBytes(min(step * 2 / 3, content.count - start), from: start * 7 + 1), at: start)
+    }
+    return content
+  }
+
+  func makeBase(_ name: String, _ format: String, _ content: [UInt8], over deep: String? = nil, by side: TurnSide)
+    throws
+  {
+    try scratch.write(content, to: "content")
+    let over = deep.map { ["-B", $0, "-F", "raw"] } ?? []
+    try succeed(side, Tool.qemuImg, ["convert", "-f", "raw", "-O", format] + over + ["content", name])
+    bases[name] = Base(format: format, bytes: content)
+    let found = try readBase(name)
+    // Some formats have whole units alone.
+    guard found.count >= content.count, found == content.resized(to: found.count) else {
+      throw WriterFault("\(side) made another \(format) image than was asked for")
+    }
+    bases[name] = Base(format: format, bytes: found)
+  }
+
+  private func readBase(_ name: String) throws -> [UInt8] {
+    var options = OpenOptions(format: bases[name]?.format, references: .siblings)
+    options.locking = .shared
+    let disk = try DiskImage.open(scratch[name], options)
+    return try disk.read(Int(disk.byteCount), at: 0)
+  }
+
+  // MARK: Running
+
+  func succeed(_ side: TurnSide, _ tool: Tool, _ words: [String]) throws {
+    let result = try side.run(tool, words, in: folder)
+    guard result.succeeded else {
+      throw WriterFault("\(side): \(tool) \(words.joined(separator: " ")): \(result.outputText)\(result.errorText)")
+    }
+  }
+
+  /// Lets a side do something that may be impossible. What we refuse QEMU must refuse too.
+  ///
+  /// - Parameter isOursAlone: QEMU may not try: it is known to leave a damaged image.
+  /// - Parameter isTheirsAlone: we need not be able to do it.
+  /// - Returns: false where it was refused.
+  func take(
+    _ side: TurnSide, _ words: [String], with tool: Tool = .qemuImg, isOursAlone: Bool = false,
+    isTheirsAlone: Bool = false
+  ) throws -> Bool {
+    let side = isOursAlone ? .ours : side
+    history.append("\(side): \(tool) \(words.joined(separator: " "))")
+    let result = try side.run(tool, words, in: folder)
+    if result.succeeded { return true }
+    history.append("refused: \(result.outputText)\(result.errorText)")
+    guard side == .ours, !isOursAlone else { return false }
+    let second = try TurnSide.theirs.run(tool, words, in: folder)
+    guard second.succeeded else { return false }
+    guard isTheirsAlone else { throw WriterFault("we refuse what QEMU does: \(result.outputText)\(result.errorText)") }
+    history.append("theirs: done")
+    return true
+  }
+
+  // MARK: Reading
+
+  func read(by side: TurnSide, snapshot: String? = nil) throws -> [UInt8] {
+    switch side {
+    case .ours:
+      let disk = try DiskImage.open(scratch[image.name], image.openOptions(snapshot: snapshot))
+      return try disk.read(Int(disk.byteCount), at: 0)
+    case .theirs:
+      let options = ["-O", "raw"] + (snapshot.map { ["-l", "snapshot.name=\($0)"] } ?? [])
+      try succeed(.theirs, Tool.qemuImg, image.words("convert", options, ["seen"]))
+      return try scratch.read("seen")
+    }
+  }
+
+  /// Looks at what one side left through the eyes of the other, and has QEMU check it.
+  /// - Parameter isThorough: snapshots are read by QEMU too, and both programs check.
+  func audit(by side: TurnSide, isThorough: Bool) throws {
+    try check(.theirs)
+    if isThorough { try check(.ours) }
+    try compare(try read(by: side), bytes, "for \(side)")
+    for snapshot in snapshots {
+      for reader in isThorough ? TurnSide.allCases : [.ours] {
+        let found = try read(by: reader, snapshot: snapshot.name)
+        // QEMU shows a snapshot as long as the disk is now.
+        let count = reader == .ours ? snapshot.bytes.count : min(snapshot.bytes.count, bytes.count)
+        let shown = reader == .ours ? found : found.resized(to: min(found.count, count))
+        try compare(shown, snapshot.bytes.resized(to: count), "in snapshot \(snapshot.name) for \(reader)")
+      }
+    }
+    try checkBitmaps(isThorough: isThorough)
+  }
+
+  private func check(_ side: TurnSide) throws {
+    let result = try side.run(Tool.qemuImg, image.words("check"), in: folder)
+    guard result.succeeded else {
+      throw WriterFault("\(side): check: \(result.status): \(result.outputText)\(result.errorText)")
+    }
+  }
+
+  func compare(_ found: [UInt8], _ wanted: [UInt8], _ what: String) throws {
+    guard found.count == wanted.count else {
+      throw WriterFault("\(found.count) bytes \(what), not \(wanted.count)")
+    }
+    if let first = found.rawBytes.firstDifference(from: wanted.rawBytes) {
+      throw WriterFault("byte \(first) of \(wanted.count) reads \(found[first]), not \(wanted[first]), \(what)")
+    }
+  }
+
+  /// The images below: checked, and read as they should.
+  func auditBases() throws {
+    for (name, base) in bases {
+      try compare(try readBase(name), base.bytes, "in \(name)")
+      if base.format == "qcow2" { try succeed(.theirs, Tool.qemuImg, ["check", "-q", "-f", "qcow2", name]) }
+    }
+  }
+
+  /// Closing words: both programs read, check and describe it alike.
+  func finish() throws {
+    for side in TurnSide.allCases { try audit(by: side, isThorough: true) }
+    try auditBases()
+    if isDataFileRaw, isDataFileWhole, !row.isEncrypted {
+      try compare(try scratch.read(image.dataName), bytes, "in the raw data file")
+    }
+    for verb in ["info", "map"] {
+      if verb == "map", !hasSameMap { continue }
+      let words = image.words(verb, ["--output=json"])
+      let (ours, theirs) = try (
+        TurnSide.ours.run(.qemuImg, words, in: folder), TurnSide.theirs.run(.qemuImg, words, in: folder)
+      )
+      guard ours.outputText == theirs.outputText else {
+        throw WriterFault("\(verb): \(ours.outputText)\nand not\n\(theirs.outputText)")
+      }
+    }
+  }
+
+  /// QEMU takes what is only reserved in a data file for data, and does not say where a VHDX has its data.
+  private var hasSameMap: Bool {
+    !row.hasDataFile && backing.flatMap { bases[$0]?.format } != "vhdx"
+  }
+}
