@@ -246,6 +246,16 @@ struct IOTests {
       try ours(commands(["length", "read -q -P 0 600M 100M"]) + ["disk"], scratch.path).outputText == "700 MiB\n")
   }
 
+  /// With extended L2 entries a part of a cluster could be given up, but is not.
+  @Test("a discard gives up whole clusters, and what reaches the disk's end", arguments: IOImage.all)
+  func discards(image: IOImage) throws {
+    let requests = [
+      "write -P 1 0 512k", "discard 2k 66k", "discard 62k 68k", "discard 131072 4k", "discard 254k 130k", "map",
+      "truncate 1000k", "write -P 1 900k 100k", "discard 996k 4k", "map", "discard 900k 100k", "map",
+    ]
+    try compare(commands(requests) + image.words("disk"), image)
+  }
+
   @Test(
     "the room for a machine's state",
     arguments: [

@@ -240,4 +240,24 @@ struct VerbTests {
     }
     try twins.expectEqual("disk")
   }
+
+  @Test(
+    "amend and resize refuse what an image cannot become, in the same words",
+    arguments: [
+      ("refcount_bits=8", ["amend -o compat=0.10 disk", "amend -o refcount_bits=7 disk", "amend -o compat=0.42 disk"]),
+      ("extended_l2=on", ["amend -o compat=0.10 disk", "amend -o data_file=x disk"]),
+      ("data_file=data", ["amend -o compat=0.10 disk", "amend -o data_file_raw=on disk"]),
+      (
+        "compat=0.10",
+        ["amend -o lazy_refcounts=on disk", "amend -o refcount_bits=8 disk", "snapshot -c a disk", "resize disk 16M"]
+      ),
+      (
+        "compat=1.1",
+        ["snapshot -c a disk", "resize -q disk 16M", "amend -o compat=0.10 disk", "snapshot -d a disk"]
+      ),
+    ])
+  func refusals(options: String, lines: [String]) throws {
+    let twins = try Twins("create -q -f qcow2 -o \(options) disk 8M", "qemu-io disk write -q -P 1 0 1M")
+    for line in lines { try twins.expectSame(line) }
+  }
 }

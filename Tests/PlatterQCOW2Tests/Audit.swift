@@ -16,6 +16,8 @@ struct Audit {
   var bitmapFlags: [String: UInt32] = [:]
 
   var isSafe: Bool { tooLow.isEmpty && dangerousFlags == 0 }
+  /// What a check calls clean but for leaks.
+  var leaksAtMost: Bool { isSafe && wrongFlags == 0 }
   var isClean: Bool { isSafe && leaked.isEmpty && wrongFlags == 0 }
 
   private let bytes: [UInt8]

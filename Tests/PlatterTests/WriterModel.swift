@@ -112,8 +112,9 @@ struct WriterModel {
     // Version 2 has no zero clusters, and a raw data file says with its bytes what it holds.
     let isPossible = subject.version >= 3 ? subject.dataFile != .raw : subject.backing == .none
     guard isPossible else { return }
-    let whole = wholeUnits(range)
-    try settle(whole, [UInt8](repeating: 0, count: whole.count), mayStay: subject.isExtended)
+    // Clusters, also where parts of them could be given up.
+    let whole = wholeUnits(range, subject.cluster)
+    try settle(whole, [UInt8](repeating: 0, count: whole.count), mayStay: false)
   }
 
   mutating func makeAbsent(_ range: Range<UInt64>) throws {
@@ -146,8 +147,8 @@ struct WriterModel {
     }
   }
 
-  func wholeUnits(_ range: Range<UInt64>) -> Range<UInt64> {
-    let unit = subject.mapUnit
+  func wholeUnits(_ range: Range<UInt64>, _ unit: UInt64? = nil) -> Range<UInt64> {
+    let unit = unit ?? subject.mapUnit
     let start = (range.lowerBound + unit - 1) / unit * unit
     let end = range.upperBound == UInt64(bytes.count) ? range.upperBound : range.upperBound / unit * unit
     return start..<max(start, end)

@@ -93,6 +93,24 @@ import Testing
     #expect(throws: ImageError.self) { try readGuest([cut], UInt64(blockByteCount) * 2..<map.byteCount) }
   }
 
+  @Test("a file that ends inside a block has the sectors before its end, and asking for others is an error")
+  func cutBlock() throws {
+    var builder = VHDXBuilder()
+    builder.blocks = [0: .present([UInt8](repeating: 9, count: 1 << 20))]
+    let bytes = builder.build()
+    let end = builder.firstBlockOffset + 300_000
+    let map = try open(MemoryStore(Array(bytes.prefix(end))))
+    let present: UInt64 = 300_000 / 512 * 512
+    var answer: [Extent] = []
+    #expect(try map.map(0..<1 << 20, limit: 8, into: &answer) == present)
+    #expect(answer == [.data(start: 0, byteCount: present, store: 0, offset: UInt64(builder.firstBlockOffset))])
+    #expect(try readGuest([map], 1000..<present) == [UInt8](repeating: 9, count: Int(present) - 1000))
+    for start in [present, present + 512, UInt64(1 << 20) - 512] {
+      let error = #expect(throws: ImageError.self) { _ = try map.map(start..<1 << 20, limit: 8, into: &answer) }
+      #expect(error?.message.contains("past the end of the file") == true)
+    }
+  }
+
   @Test("a disk of one sector reads")
   func oneSector() throws {
     var builder = VHDXBuilder()

@@ -196,11 +196,13 @@ package struct QCOW2Checker {
     }
   }
 
-  /// The flag means that the count is exactly 1. A count that leaks makes it no more than cautious.
+  /// The flag means that the count is exactly 1, also where the count leaks.
   private mutating func checkCopied(_ word: UInt64, _ what: String) {
     let number = (word & Self.offsetMask) >> clusterBits
-    let isOne = number < references.count && references[Int(number)] == 1
-    if word & Self.copied != 0, !isOne { damage("\(what) says that it owns a shared cluster") }
-    if word & Self.copied == 0, refcount(number) == 1 { damage("\(what) does not say that it owns its cluster") }
+    let said = refcount(number)
+    if word & Self.copied != 0, said != 1 {
+      damage("\(what) says that it owns a cluster that is counted \(said) times")
+    }
+    if word & Self.copied == 0, said == 1 { damage("\(what) does not say that it owns its cluster") }
   }
 }

@@ -56,26 +56,8 @@ package struct ProofAudit {
     }
     guard withOwnCheck, let map = try chain.topMap() as? any CheckableMap else { return }
     let report = try map.check(workers: 1) { _ in true }
-    if mayLeak, report.corruptions > 0 { return try checkRepaired(report) }
     guard report.corruptions == 0, report.checkErrors == 0, mayLeak || report.leaks == 0 else {
       throw WriterFault("check: \(report.messages.joined(separator: "; "))")
-    }
-  }
-
-  /// While a snapshot is made or given up, counts and the flags "copied" change one after the other. A cut between leaves
-  /// counts that are too high beside flags of before or after, and a check calls that an error of the flag. Nothing is lost
-  /// by it: a repair finds nothing else. (A flag that is set on what is really shared is a damage to the other checker.)
-  private func checkRepaired(_ report: CheckReport) throws {
-    let errors = report.messages.filter { $0.hasPrefix("ERROR") }
-    guard report.checkErrors == 0, errors.allSatisfy({ $0.contains("OFLAG_COPIED") }) else {
-      throw WriterFault("check: \(report.messages.joined(separator: "; "))")
-    }
-    let store = PagedStore(contents[0], name: "repaired")
-    var context = OpenContext(isWritable: true, passphrase: { ProofRow.secret() })
-    context.dataFile = chain.hasDataFile ? chain.stores[1] : nil
-    let after = try QCOW2.repair(store, context, .all, workers: 1) { _ in true }
-    guard after.corruptions == 0, after.leaks == 0, after.checkErrors == 0 else {
-      throw WriterFault("after a repair: \(after.messages.joined(separator: "; "))")
     }
   }
 

@@ -103,8 +103,9 @@ package final class ProofModel {
     touch(range)
     // Version 2 has no zero clusters, and a raw data file says with its bytes what it holds.
     guard version >= 3 ? !isDataFileRaw : state.backing == nil else { return }
-    let whole = wholeUnits(range)
-    try settle(whole, [UInt8](repeating: 0, count: whole.count), mayStay: row.isExtended)
+    // Clusters, also where parts of them could be given up.
+    let whole = wholeUnits(range, row.cluster)
+    try settle(whole, [UInt8](repeating: 0, count: whole.count), mayStay: false)
   }
 
   func makeAbsent(_ range: Range<UInt64>) throws {
@@ -203,8 +204,8 @@ package final class ProofModel {
     change(whole) { $0.put(settled, at: Int(whole.lowerBound)) }
   }
 
-  private func wholeUnits(_ range: Range<UInt64>) -> Range<UInt64> {
-    let unit = row.mapUnit
+  private func wholeUnits(_ range: Range<UInt64>, _ unit: UInt64? = nil) -> Range<UInt64> {
+    let unit = unit ?? row.mapUnit
     let start = (range.lowerBound + unit - 1) / unit * unit
     let end = range.upperBound == UInt64(state.bytes.count) ? range.upperBound : range.upperBound / unit * unit
     return start..<max(start, end)

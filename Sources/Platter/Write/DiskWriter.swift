@@ -75,7 +75,7 @@ package final class DiskWriter: Sendable {
     try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
     try prepare()
     try map.changed(range)
-    try release(wholeUnits(of: range), as: .discard) { _ in }
+    try release(wholeUnits(of: range, unit), as: .discard) { _ in }
     try finishRequest()
   }
 
@@ -342,8 +342,9 @@ package final class DiskWriter: Sendable {
   }
 
   /// The whole map units in a range; the disk's last one counts as whole where the range reaches the end.
-  func wholeUnits(of range: Range<UInt64>) -> Range<UInt64> {
-    let unit = map.mapUnit
+  func wholeUnits(of range: Range<UInt64>) -> Range<UInt64> { wholeUnits(of: range, map.mapUnit) }
+
+  func wholeUnits(of range: Range<UInt64>, _ unit: UInt64) -> Range<UInt64> {
     let start = (range.lowerBound + unit - 1) / unit * unit
     let end = range.upperBound == map.byteCount ? range.upperBound : range.upperBound / unit * unit
     return start..<max(start, end)

@@ -25,7 +25,7 @@ struct Amendment {
     case nil: break
     case "1.1", "v3": version = 3
     case "0.10", "v2": version = 2
-    case let other?: throw .invalidArgument("compat \"\(other)\" is neither 0.10 (v2) nor 1.1 (v3)")
+    case let other?: throw .invalidArgument("Unknown compatibility level \(other)")
     }
     hasLazyRefcounts = try request.flag("lazy_refcounts")
     if let bits = try request.number("refcount_bits") {
@@ -48,7 +48,9 @@ struct Amendment {
 
   private mutating func readDataFile(_ request: CreationRequest, _ core: WriterCore) throws(ImageError) {
     if let name = request.text("data_file") {
-      guard core.hasDataFile else { throw .unsupported("data_file can only be changed where there is a data file") }
+      guard core.hasDataFile else {
+        throw .unsupported("data-file can only be set for images that use an external data file")
+      }
       let bytes = Array(name.utf8)
       guard bytes.count <= HeaderExtensions.maximumDataFileNameByteCount, !bytes.contains(0) else {
         throw .invalidArgument(
@@ -57,8 +59,9 @@ struct Amendment {
       dataFileName = bytes
     }
     guard let isRaw = try request.flag("data_file_raw") else { return }
+    // The data file may hold bytes that the image does not show.
     guard !isRaw || core.isDataFileRaw else {
-      throw .unsupported("data_file_raw cannot be turned on: the data file may hold bytes that the image does not show")
+      throw .unsupported("data-file-raw cannot be set on existing images")
     }
     dropsRawDataFile = !isRaw && core.isDataFileRaw
   }
@@ -68,18 +71,25 @@ struct Amendment {
     let header = core.header
     let isVersion2 = (version ?? header.version) == 2
     guard !isVersion2 || hasLazyRefcounts != true else {
-      throw .invalidArgument("lazy_refcounts needs compat=1.1")
+      throw .invalidArgument(
+        "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)")
     }
     guard !isVersion2 || (refcountOrder ?? header.refcountOrder) == 4 else {
-      throw .unsupported("compat=0.10 needs refcount_bits=16")
+      throw .unsupported(
+        version == 2
+          ? "compat=0.10 requires refcount_bits=16"
+          : "Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)")
     }
     guard version == 2, header.version == 3 else { return }
     // Version 2 has no place for a snapshot's own size.
     guard core.snapshots.allSatisfy({ ($0.diskByteCount ?? header.virtualByteCount) == header.virtualByteCount }) else {
-      throw .unsupported("a snapshot of a disk of another size prevents compat=0.10")
+      throw .unsupported("Internal snapshots prevent downgrade of image")
+    }
+    guard !header.hasDataFile else { throw .unsupported("Cannot downgrade an image with a data file") }
+    guard !header.hasExtendedL2 else {
+      throw .unsupported("Cannot downgrade an image with incompatible features 0x10 set")
     }
     let obstacles = [
-      (header.hasDataFile, "an external data file"), (header.hasExtendedL2, "extended L2 entries"),
       // Zeros that must hide the backing image would have to be encrypted first.
       (core.isEncrypted && core.hasBacking, "encryption and a backing file"),
       (

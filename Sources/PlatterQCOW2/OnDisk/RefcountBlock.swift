@@ -45,3 +45,24 @@ struct RefcountGeometry: Sendable, Equatable {
     return counts
   }
 }
+
+extension RefcountGeometry {
+  /// Stores a count; returns the bytes that changed. Traps outside the block.
+  func set(_ index: Int, in bytes: inout MutableRawSpan, to value: UInt64) -> Range<Int> {
+    if order < 3 {
+      let bit = index << Int(order)
+      let shift = UInt8(bit % 8)
+      let mask = UInt8(maximum) << shift
+      let old = bytes.bytes[bit / 8]
+      bytes.storeBytes(of: old & ~mask | UInt8(value) << shift, toByteOffset: bit / 8, as: UInt8.self)
+      return bit / 8..<bit / 8 + 1
+    }
+    let width = 1 << (Int(order) - 3)
+    for byte in 0..<width {
+      bytes.storeBytes(
+        of: UInt8(truncatingIfNeeded: value >> UInt64((width - 1 - byte) * 8)), toByteOffset: index * width + byte,
+        as: UInt8.self)
+    }
+    return index * width..<(index + 1) * width
+  }
+}

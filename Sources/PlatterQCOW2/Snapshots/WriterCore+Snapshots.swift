@@ -1,12 +1,14 @@
 import PlatterCore
 import SystemPackage
 
-// Order on disk. A snapshot exists from the write of the header's 12 bytes at 60 (count and place of the table) on:
+// Order on disk (`WriterCore+Switch` has what a switch is)
 //
-//   create   copy of the L1 table, higher counts -- barrier -- flags of the present tree, new table -- barrier -- header
-//   apply    copy of the snapshot's L1 table, higher counts -- barrier -- header's 24 bytes at 24: size and L1 table at
-//            once -- barrier -- lower counts of what the disk was before
-//   delete   new table -- barrier -- header -- barrier -- flags of the present tree -- barrier -- lower counts
+//   create   switch: higher counts; a new L1 table of the disk and new L2 tables where flags change, the old ones are the
+//            snapshot's; table of snapshots
+//   apply    copy of the snapshot's L1 table, higher counts -- barrier -- header: size and L1 table at once -- barrier --
+//            lower counts of what the disk was before. The flags need no switch: what the disk will be is shared with the
+//            snapshot before and after
+//   delete   table of snapshots -- barrier -- header -- barrier -- switch: lower counts; new tables where flags change
 
 extension WriterCore {
   // MARK: Create
@@ -30,16 +32,17 @@ extension WriterCore {
     }
     try publish(barrier)
     try checkTree(l1, Self.activeName, isRaised: true)
-    let old = l1
-    let row = try copyL1(old, barrier)
-    replaceL1(with: try withRightFlags(old, barrier))
-    try publish(barrier)
-    try barrier()
     let id = String(number)
     let record = SnapshotRecord(
-      l1Offset: row.lowerBound * clusterByteCount, l1EntryCount: UInt32(old.count), id: Array(id.utf8), name: name,
+      l1Offset: l1.isEmpty ? 0 : header.l1Offset, l1EntryCount: UInt32(l1.count), id: Array(id.utf8), name: name,
       seconds: seconds, nanoseconds: nanoseconds, diskByteCount: header.virtualByteCount)
-    try switchSnapshots(to: snapshots + [record], barrier)
+    try switchTrees(barrier) { core throws(ImageError) in
+      try core.raiseTree(core.l1, barrier)
+      let right = try core.rightL1()
+      try core.placeL1(right)
+      let old = try core.placeSnapshots(core.snapshots + [record])
+      core.dropClusters(at: old.offset, byteCount: old.byteCount)
+    }
     return id
   }
 
@@ -114,7 +117,7 @@ extension WriterCore {
     new.append(contentsOf: repeatElement(0, count: max(0, Int(needed) - new.count)))
     let row = try copyL1(new, barrier)
     // All of it is shared with the snapshot now, whatever the flags in the snapshot's own tables were.
-    new = try withRightFlags(new, barrier)
+    new = try withoutFlags(new, barrier)
     try publish(barrier)
     try barrier()
     try switchDisk(to: new, at: row.lowerBound * clusterByteCount, byteCount: byteCount, barrier)
@@ -126,19 +129,12 @@ extension WriterCore {
   {
     let old = l1
     let oldPlace = header.l1Offset
-    var fields = [UInt8](repeating: 0, count: 24)
-    fields.withMutableRawBytes { raw in
-      raw.storeBigEndian(byteCount, at: 0)
-      raw.storeBigEndian(header.encryption.rawValue, at: 8)
-      raw.storeBigEndian(UInt32(new.count), at: 12)
-      raw.storeBigEndian(offset, at: 16)
-    }
-    try store.write(fields.rawBytes, at: 24)
-    try barrier()
     header.virtualByteCount = byteCount
-    byteCountOnDisk = byteCount
     header.l1EntryCount = UInt32(new.count)
     header.l1Offset = offset
+    try writeRoots()
+    try barrier()
+    byteCountOnDisk = byteCount
     l1 = new
     dirtyL1 = nil
     overlaps.remove(.l1Table)
@@ -175,18 +171,37 @@ extension WriterCore {
     var rest = snapshots
     rest.remove(at: index)
     try switchSnapshots(to: rest, barrier)
-    // Flags before counts: a cut between leaves counts that are too high. Trees that are given up in several steps leave
-    // flags missing for a moment instead, which is as harmless.
-    try lowerTree(old, barrier)
-    dropClusters(at: record.l1Offset, byteCount: UInt64(record.l1EntryCount) * 8)
-    replaceL1(with: try withRightFlags(l1, barrier))
-    try publish(barrier)
+    try switchTrees(barrier) { core throws(ImageError) in
+      try core.lowerTree(old, barrier)
+      core.dropClusters(at: record.l1Offset, byteCount: UInt64(record.l1EntryCount) * 8)
+      // Nothing on disk names these since the header has the new table: their clusters may be used again at once.
+      try core.subtractDropped()
+      let (l1, place) = (core.l1, core.header.l1Offset)
+      let right = try core.rightL1()
+      guard right != l1 else { return }
+      try core.placeL1(right)
+      core.dropClusters(at: place, byteCount: UInt64(l1.count) * 8)
+    }
   }
 
   // MARK: Table
 
   /// Writes the table anew, names it in the header, and gives the old one up.
   mutating func switchSnapshots(to records: [SnapshotRecord], _ barrier: Barrier) throws(ImageError) {
+    let old = try placeSnapshots(records)
+    try publish(barrier)
+    try barrier()
+    try writeRoots()
+    try barrier()
+    dropClusters(at: old.offset, byteCount: old.byteCount)
+    try publish(barrier)
+  }
+
+  /// Writes the table to a new place, for the header to name.
+  /// - Returns: where the old one lies.
+  private mutating func placeSnapshots(_ records: [SnapshotRecord]) throws(ImageError)
+    -> (offset: UInt64, byteCount: UInt64)
+  {
     let records =
       header.version >= 3
       ? records.map { $0.withUsualExtra(presentByteCount: header.virtualByteCount) } : records
@@ -200,21 +215,15 @@ extension WriterCore {
       let row = try allocateRow(UInt64(bytes.count).dividedRoundingUp(by: clusterByteCount))
       offset = row.lowerBound * clusterByteCount
       try writePadded(bytes, in: row)
-      try publish(barrier)
-      try barrier()
     }
-    let fields = withBigEndianBytes(UInt32(records.count)) + Words.encode([offset])
-    try store.write(fields.rawBytes, at: 60)
-    try barrier()
-    let oldByteCount = snapshots.reduce(0) { $0 + $1.encodedByteCount }
-    let oldOffset = header.snapshotTableOffset
-    let hadTable = !snapshots.isEmpty
+    let old = (
+      offset: header.snapshotTableOffset, byteCount: UInt64(snapshots.reduce(0) { $0 + $1.encodedByteCount })
+    )
     header.snapshotCount = UInt32(records.count)
     header.snapshotTableOffset = offset
     snapshots = records
     addSnapshotMetadata()
-    if hadTable { dropClusters(at: oldOffset, byteCount: UInt64(oldByteCount)) }
-    try publish(barrier)
+    return old
   }
 
   /// Tells the guard where the table and the snapshots' L1 tables lie now.

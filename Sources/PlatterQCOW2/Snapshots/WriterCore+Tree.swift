@@ -114,13 +114,14 @@ extension WriterCore {
         done += 1
         if core.refcounts.isLarge { try core.publishRefcounts(barrier) }
       }
-    } catch {
+    } catch  where !refcounts.isCopying {
       try lowerTree(l1, atMost: done, barrier)
       throw error
     }
   }
 
-  /// Gives up a tree that nothing on disk names any more; its counts are lower on disk after the next publish.
+  /// Gives up a tree that nothing on disk names any more; its counts are lower on disk after the next publish, or where the
+  /// copy of the counts is named.
   /// - Parameter limit: only so many references, in the order of `raiseTree`.
   mutating func lowerTree(_ l1: [UInt64], atMost limit: UInt64 = .max, _ barrier: Barrier) throws(ImageError) {
     var done: UInt64 = 0
@@ -128,47 +129,77 @@ extension WriterCore {
       guard done < limit else { return }
       done += 1
       core.refcounts.drop(cluster)
-      if core.refcounts.isLarge { try core.publish(barrier) }
+      if core.refcounts.isLarge { try core.lowerDropped(barrier) }
     }
   }
 
-  /// The count of a cluster when everything that was dropped is subtracted.
-  private mutating func comingCount(_ cluster: UInt64, _ dropped: [UInt64: UInt64]) throws(ImageError) -> UInt64 {
-    let present = try refcounts.count(of: cluster, store)
-    return present - min(present, dropped[cluster] ?? 0)
+  private mutating func lowerDropped(_ barrier: Barrier) throws(ImageError) {
+    if refcounts.isCopying { try subtractDropped() } else { try publish(barrier) }
   }
 
-  /// Sets the flag "copied" of every entry of a tree to what the counts will say: exactly one reference. L2 entries change in
-  /// their tables, shared ones too, where the flag means nothing to the others.
-  /// - Returns: the L1 entries as they should be.
-  mutating func withRightFlags(_ l1: [UInt64], _ barrier: Barrier) throws(ImageError) -> [UInt64] {
-    var right = l1
+  /// Takes the flag "copied" from every entry of a tree that another one shares.
+  /// - Returns: the L1 entries without it.
+  mutating func withoutFlags(_ l1: [UInt64], _ barrier: Barrier) throws(ImageError) -> [UInt64] {
     let pieceWordCount = Int(geometry.sliceByteCount / 8)
-    var dropped = refcounts.droppedCounts
+    try eachEntry(l1) { core, word, place throws(ImageError) in
+      guard !L2Entry(rawValue: word).isCompressed, word & L2Entry.copied != 0 else { return }
+      try core.l2.set(place.word, ofPieceAt: place.piece, to: word & ~L2Entry.copied, count: pieceWordCount, core.store)
+      if core.isLarge { try core.publish(barrier) }
+    }
+    return l1.map { $0 & ~L1Entry.copied }
+  }
+
+  /// The present tree with the flag "copied" where the counts say exactly one. No table that is there changes: those with a
+  /// wrong flag are copied, and given up with the next publish.
+  mutating func rightL1() throws(ImageError) -> [UInt64] {
+    var right = l1
     for index in l1.indices {
       let table = L1Entry(rawValue: l1[index]).tableOffset
       guard table != 0 else { continue }
-      let isAlone = try comingCount(table / clusterByteCount, dropped) == 1
-      let coming = dropped
-      right[index] = isAlone ? table | L1Entry.copied : table
-      try eachEntry(ofTableAt: table) { core, word, place throws(ImageError) in
-        let entry = L2Entry(rawValue: word)
-        guard !entry.isCompressed, entry.hostOffset != 0 else { return }
-        let isAlone = try core.comingCount(entry.hostOffset / core.clusterByteCount, coming) == 1
-        let flagged = isAlone ? word | L2Entry.copied : word & ~L2Entry.copied
-        guard flagged != word else { return }
-        try core.l2.set(place.word, ofPieceAt: place.piece, to: flagged, count: pieceWordCount, core.store)
+      if let new = try copyWithRightFlags(table) {
+        right[index] = new | L1Entry.copied
+        refcounts.drop(table / clusterByteCount)
+        overlaps.remove(clusterAt: table)
+        overlaps.add(.l2Table, clusterAt: new)
+      } else {
+        let isAlone = try refcounts.count(of: table / clusterByteCount, store) == 1
+        right[index] = isAlone ? table | L1Entry.copied : table
       }
-      if isLarge {
-        try publish(barrier)
-        dropped = refcounts.droppedCounts
-      }
+      if refcounts.isLarge { try refcounts.writeBlocks(store) }
     }
     return right
   }
 
-  /// Makes `new` the present L1 entries, in memory; `publish` brings them to the disk.
-  mutating func replaceL1(with new: [UInt64]) {
-    for index in l1.indices where l1[index] != new[index] { setL1(index, to: new[index]) }
+  /// - Returns: where the copy lies; nil where all flags are right.
+  private mutating func copyWithRightFlags(_ table: UInt64) throws(ImageError) -> UInt64? {
+    var new: UInt64?
+    for offset in stride(from: 0, to: clusterByteCount, by: Int(geometry.sliceByteCount)) {
+      let words = try l2.words(at: table + offset, count: Int(geometry.sliceByteCount / 8), store)
+      let right = try withRightFlags(words)
+      guard right != words else { continue }
+      let place: UInt64
+      if let new { place = new } else { place = try copyTable(table) }
+      new = place
+      try store.write(Words.encode(right).rawBytes, at: place + offset)
+    }
+    return new
+  }
+
+  private mutating func withRightFlags(_ words: [UInt64]) throws(ImageError) -> [UInt64] {
+    var right = words
+    for index in stride(from: 0, to: words.count, by: geometry.l2EntryWordCount) {
+      let entry = L2Entry(rawValue: words[index])
+      guard !entry.isCompressed, entry.hostOffset != 0 else { continue }
+      let isAlone = try refcounts.count(of: entry.hostOffset / clusterByteCount, store) == 1
+      right[index] = isAlone ? words[index] | L2Entry.copied : words[index] & ~L2Entry.copied
+    }
+    return right
+  }
+
+  private mutating func copyTable(_ table: UInt64) throws(ImageError) -> UInt64 {
+    let new = try allocate(1).clusters.lowerBound * clusterByteCount
+    l2.drop(new..<new + clusterByteCount)
+    try copyTable(from: table, to: new)
+    return new
   }
 }

@@ -8,7 +8,8 @@ import PlatterCore
 /// - a count goes up in memory at once and on disk before anything refers to the cluster;
 /// - a count goes down only after what referred to the cluster is gone from the disk: such clusters wait in `dropped`,
 ///   keep their count until then, and are therefore not found free;
-/// - a new block is on disk before the table entry that names it, a new table before the header that names it.
+/// - a new block is on disk before the table entry that names it, a new table before the header that names it;
+/// - between `beginCopy` and `finishCopy` no block on disk and no table changes: what changes has moved before.
 struct Refcounts {
   /// Pieces of blocks that are cached: 8 MiB at most.
   private static let cacheByteCount: UInt64 = 8 << 20
@@ -34,6 +35,10 @@ struct Refcounts {
   private(set) var newBlocks: Set<UInt64> = []
   /// References that are gone in memory, host cluster by host cluster; subtracted by `subtractDropped`.
   private(set) var dropped: [UInt64] = []
+  /// Clusters that blocks move to before they change, where the counts on disk must stay as they are; nil elsewhere.
+  private var reserve: [UInt64]?
+  /// Blocks that have moved there.
+  private var replacedBlocks: [UInt64] = []
   /// Set when the table was left between two places: nothing may be published then.
   private(set) var damage: ImageError?
   /// No free cluster lies before this one.
@@ -115,6 +120,7 @@ struct Refcounts {
           + "(\(geometry.maximum))")
     }
     if try place(of: cluster) == nil { try makeBlock(Int(cluster / geometry.countsPerBlock), store) }
+    if isCopying { try moveBlock(Int(cluster / geometry.countsPerBlock), store) }
     guard let place = try place(of: cluster) else { throw .corrupt("cluster \(cluster) has no refcount block") }
     try load(place.piece, store)
     let geometry = geometry
@@ -138,9 +144,6 @@ struct Refcounts {
 
   /// Notes that a reference to a cluster is gone. The count follows at the next publish.
   mutating func drop(_ cluster: UInt64) { dropped.append(cluster) }
-
-  /// How many references of each cluster wait to be subtracted.
-  var droppedCounts: [UInt64: UInt64] { dropped.reduce(into: [:]) { $0[$1, default: 0] += 1 } }
 
   /// Subtracts the dropped references, now that nothing on disk refers to them. Returns the clusters that became free.
   mutating func subtractDropped(_ store: any ByteStore) throws(ImageError) -> [UInt64] {
@@ -351,25 +354,47 @@ struct Refcounts {
     for cluster in old.offset / clusterByteCount..<(old.offset + old.byteCount) / clusterByteCount { drop(cluster) }
     movedFrom = nil
   }
-}
 
-extension RefcountGeometry {
-  /// Stores a count; returns the bytes that changed. Traps outside the block.
-  func set(_ index: Int, in bytes: inout MutableRawSpan, to value: UInt64) -> Range<Int> {
-    if order < 3 {
-      let bit = index << Int(order)
-      let shift = UInt8(bit % 8)
-      let mask = UInt8(maximum) << shift
-      let old = bytes.bytes[bit / 8]
-      bytes.storeBytes(of: old & ~mask | UInt8(value) << shift, toByteOffset: bit / 8, as: UInt8.self)
-      return bit / 8..<bit / 8 + 1
-    }
-    let width = 1 << (Int(order) - 3)
-    for byte in 0..<width {
-      bytes.storeBytes(
-        of: UInt8(truncatingIfNeeded: value >> UInt64((width - 1 - byte) * 8)), toByteOffset: index * width + byte,
-        as: UInt8.self)
-    }
-    return index * width..<(index + 1) * width
+  // MARK: A copy beside the counts on disk
+
+  var isCopying: Bool { reserve != nil }
+
+  /// From here on changes go to copies, which a header has to name.
+  /// - Parameter reserve: a cluster for each block, counted already.
+  /// - Parameter offset: clusters for the table, counted already.
+  mutating func beginCopy(reserve: [UInt64], tableAt offset: UInt64) {
+    precondition(!isDirty && dropped.isEmpty)
+    movedFrom = (tableOffset, tableByteCount)
+    tableOffset = offset
+    self.reserve = reserve
   }
+
+  /// Moves a block that the disk still knows to a cluster of the reserve.
+  private mutating func moveBlock(_ index: Int, _ store: any ByteStore) throws(ImageError) {
+    let old = table[index] & RefcountGeometry.offsetMask
+    guard !newBlocks.contains(old) else { return }
+    guard let cluster = reserve?.popLast() else { preconditionFailure("each block moves once") }
+    let new = cluster * clusterByteCount
+    for position in stride(from: 0, to: clusterByteCount, by: Int(pieceByteCount)) {
+      try load(old + position, store)
+      guard let piece = pieces.removeValue(forKey: old + position) else { continue }
+      try store.write(piece.bytes.rawBytes, at: new + position)
+      pieces[new + position] = piece
+    }
+    table[index] = new
+    newBlocks.insert(new)
+    replacedBlocks.append(old)
+  }
+
+  /// The header names the copy: what it replaces can go, and the rest of the reserve.
+  /// - Returns: the old places of blocks.
+  mutating func finishCopy() -> [UInt64] {
+    defer { (reserve, replacedBlocks) = (nil, []) }
+    for cluster in (reserve ?? []) + replacedBlocks.map({ $0 / clusterByteCount }) { drop(cluster) }
+    finishMove()
+    return replacedBlocks
+  }
+
+  /// Nothing before this cluster reads as zeros for certain.
+  mutating func skipFresh(to cluster: UInt64) { freshStart = max(freshStart, cluster) }
 }

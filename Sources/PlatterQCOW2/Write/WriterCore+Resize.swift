@@ -21,7 +21,7 @@ extension WriterCore {
   func checkResize(to byteCount: UInt64) throws(ImageError) {
     guard byteCount <= UInt64(Int64.max) else { throw .invalidArgument("a disk of \(byteCount) bytes is too large") }
     guard header.version >= 3 || header.snapshotCount == 0 else {
-      throw .unsupported("a version 2 image with snapshots cannot be resized")
+      throw .unsupported("Can't resize a v2 image which has snapshots")
     }
     try checkBitmapResize(to: byteCount)
   }

@@ -271,7 +271,7 @@ struct WriterCore {
 
   private func clear(_ table: UInt64) throws(ImageError) { try store.zero(table..<table + clusterByteCount) }
 
-  private mutating func copyTable(from old: UInt64, to new: UInt64) throws(ImageError) {
+  mutating func copyTable(from old: UInt64, to new: UInt64) throws(ImageError) {
     for offset in stride(from: 0, to: clusterByteCount, by: Int(geometry.sliceByteCount)) {
       let words = try l2.words(at: old + offset, count: wordsPerPiece, store)
       try store.write(Words.encode(words).rawBytes, at: new + offset)
@@ -334,6 +334,7 @@ struct WriterCore {
     guard refcounts.isDirty else { return }
     for block in refcounts.newBlocks { overlaps.add(.refcountBlock, clusterAt: block) }
     try refcounts.writeBlocks(store)
+    guard !refcounts.isCopying else { return }
     if refcounts.needsTableBarrier { try barrier() }
     try refcounts.writeTable(store)
     guard refcounts.movedFrom != nil else { return }
@@ -350,7 +351,7 @@ struct WriterCore {
   }
 
   /// Lowers the counts of what nothing on disk refers to any more.
-  private mutating func subtractDropped() throws(ImageError) {
+  mutating func subtractDropped() throws(ImageError) {
     let free = try refcounts.subtractDropped(store)
     if let end = packedEnd, free.contains((end - 1) / clusterByteCount) { packedEnd = nil }
     // A crash before these are on disk leaves leaks, so no barrier follows.

@@ -72,7 +72,8 @@ package enum ResizeVerb: Verb {
       try writer.resize(to: new)
       try writer.preallocate(old..<max(old, new), preallocation)
     } catch {
-      throw call.refusal(error)
+      // qemu-img says what a format refuses, and not of which image.
+      throw call.program.isDropIn && error.code == .unsupported ? Failure(error.message) : call.refusal(error)
     }
   }
 }

@@ -82,7 +82,7 @@ package final class VHDXMap: CheckableMap {
     throws(ImageError) -> UInt64
   {
     let start = part.lowerBound
-    let byteCount = part.upperBound - start
+    var byteCount = part.upperBound - start
     let run: Extent
     switch try state(of: entry, block: block) {
     case .notPresent:
@@ -90,13 +90,29 @@ package final class VHDXMap: CheckableMap {
     case .undefined, .zero, .unmapped, .unmappedOld:
       run = .zero(start: start, byteCount: byteCount)
     case .fullyPresent:
-      let offset = try payloadOffset(of: entry, block: block) + start % geometry.blockByteCount
+      let skip = start % geometry.blockByteCount
+      byteCount = try presentByteCount(of: entry, block: block, from: skip, wanted: byteCount)
+      let offset = entry.offset + skip
       run = .data(start: start, byteCount: byteCount, store: 0, offset: offset, isSparse: isSparse)
     case .partiallyPresent:
       let offset = try payloadOffset(of: entry, block: block)
       return try mapPartial(part, payloadOffset: offset, into: &runs)
     }
-    return runs.append(run) ? part.upperBound : start
+    return runs.append(run) ? start + byteCount : start
+  }
+
+  /// How much of a payload block's bytes the file has. A file that was cut inside a block has its first sectors, and only
+  /// asking for the others is an error.
+  private func presentByteCount(of entry: BlockEntry, block: UInt64, from skip: UInt64, wanted: UInt64)
+    throws(ImageError) -> UInt64
+  {
+    let sector = geometry.sectorByteCount
+    let present = fileByteCount.subtracting(entry.offset)?.roundedDown(toMultipleOf: sector) ?? 0
+    let needed = min(geometry.blockByteCount, geometry.diskByteCount - block * geometry.blockByteCount)
+    let isCut = present < needed && present > skip
+    try checkPlace(
+      entry.offset, whole: geometry.blockByteCount, needed: isCut ? present : needed, entryName(block))
+    return isCut ? min(wanted, present - skip) : wanted
   }
 
   /// Maps a part of a partially present block by its sector bitmap: a set bit is a sector that is here.
