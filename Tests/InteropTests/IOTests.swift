@@ -221,6 +221,19 @@ struct IOTests {
     return list
   }
 
+  /// QEMU ends the file with the last packed byte; a disk open for writing could not be read there.
+  @Test("a packed cluster that the file's end cuts inside its sector is read, and written over")
+  func packedEnd() throws {
+    let scratch = try ScratchDirectory()
+    try IOImage().make("disk", in: scratch.path)
+    #expect(try theirs(commands(["write -q -c -P 7 0 128k"]) + ["disk"], scratch.path).status == 0)
+    #expect(try scratch.read("disk").count % 512 != 0)
+    let list = ["read -q -P 7 0 128k", "write -q -P 9 1000 2000", "read -q -P 7 3000 128072", "read -q -P 9 1000 2000"]
+    let got = try ours(commands(list) + ["disk"], scratch.path)
+    #expect(got.status == 0 && got.outputText == "", "\(got.outputText)")
+    try IOImage().check("disk", in: scratch.path)
+  }
+
   @Test("a disk grown by one is whole for the other")
   func truncation() throws {
     let scratch = try ScratchDirectory()

@@ -306,6 +306,7 @@ final class TurnModel {
 
   /// QEMU takes what is only reserved in a data file for data, and does not say where a VHDX has its data.
   private var hasSameMap: Bool {
-    !row.hasDataFile && backing.flatMap { bases[$0]?.format } != "vhdx"
+    // Where nothing has a place, QEMU does not tell packed clusters from others.
+    !row.hasDataFile && backing.flatMap { bases[$0]?.format } != "vhdx" && !(row.isEncrypted && hasPacked)
   }
 }

@@ -12,6 +12,7 @@ extension WriterCore {
     let dataByteCount = dataStore == 0 ? fileByteCount : try volume.stores[Int(dataStore)].byteCount()
     var answer = Answer(
       position: range.lowerBound, end: min(range.upperBound, end ?? header.virtualByteCount), room: limit)
+    let present = extents.count
     while answer.isOpen {
       let position = answer.position
       let index = l1Index(of: position)
@@ -37,6 +38,20 @@ extension WriterCore {
         try reader.mapStandard(&answer, &extents)
       }
     }
+    try clipPacked(&extents, from: present)
     return answer.position
+  }
+
+  /// The file may end inside its last cluster, and inside the last sector of a packed unit.
+  private func clipPacked(_ extents: inout [Extent], from first: Int) throws(ImageError) {
+    for index in first..<extents.count where extents[index].kind == .packed {
+      let (offset, count) = (extents[index].offset, extents[index].packedByteCount)
+      guard offset + count + clusterByteCount > fileByteCount else { continue }
+      let end = try store.byteCount()
+      guard offset < end else {
+        throw .truncated("compressed cluster \(offset.hex) lies past the end of the file (\(end.hex))")
+      }
+      extents[index].packedByteCount = min(count, end - offset)
+    }
   }
 }
