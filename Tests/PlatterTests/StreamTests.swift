@@ -305,9 +305,9 @@ import Testing
       try? ends.readEnd.close()
       try? ends.writeEnd.close()
     }
-    // One block for one worker; then nothing comes for the others, and the end stays open.
+    // One block for one worker, as long as a piece of a copy; then nothing comes for the others, and the end stays open.
     let writeEnd = ends.writeEnd
-    #expect(Workers.startDetached { _ = try? writeEnd.writeAll([UInt8](repeating: 1, count: 256 << 10)) })
+    #expect(Workers.startDetached { _ = try? writeEnd.writeAll([UInt8](repeating: 1, count: 512 << 10)) })
     let folder = try ScratchDirectory()
     let pipe = PipeSource(descriptor: ends.readEnd.rawValue, name: "pipe", byteCount: 1 << 20)
     var options = Convert.Options()
