@@ -307,9 +307,9 @@ import Testing
     }
     // One block for one worker, as long as a piece of a copy; then nothing comes for the others, and the end stays open.
     let writeEnd = ends.writeEnd
-    #expect(Workers.startDetached { _ = try? writeEnd.writeAll([UInt8](repeating: 1, count: 512 << 10)) })
+    #expect(Workers.startDetached { _ = try? writeEnd.writeAll([UInt8](repeating: 1, count: 1 << 20)) })
     let folder = try ScratchDirectory()
-    let pipe = PipeSource(descriptor: ends.readEnd.rawValue, name: "pipe", byteCount: 1 << 20)
+    let pipe = PipeSource(descriptor: ends.readEnd.rawValue, name: "pipe", byteCount: 4 << 20)
     var options = Convert.Options()
     options.workerCount = 3
     options.isCompressed = true

@@ -3,7 +3,7 @@ import PlatterCore
 /// A piece of a disk for one worker: neighbouring runs that are read into one buffer, or one run that reads as zeros.
 struct Piece {
   /// The size that plain copies are cut into (Documentation/Decisions/copying.md).
-  static let byteCount: UInt64 = 512 << 10
+  static let byteCount: UInt64 = 1 << 20
 
   /// Its place in the order of pieces, from 0.
   var number: UInt64 = 0
