@@ -40,7 +40,7 @@ extension DiskWriter {
     do throws(ImageError) {
       return try body()
     } catch {
-      if error.code == .io { publishing.withLock { $0.hasFailed = true } }
+      if error.code == .io { condition.withLock { $0.hasFailed = true } }
       throw error
     }
   }

@@ -25,9 +25,9 @@ package final class DiskWriter: Sendable {
   /// Flushing is left out altogether (cache mode unsafe).
   let isUnsafe: Bool
   let ranges = RangeLock()
-  let publishing = Mutex(Publishing())
+  let condition = Mutex(Condition())
 
-  struct Publishing: Sendable {
+  struct Condition: Sendable {
     var isPrepared = false
     var hasFailed = false
     var isClosed = false
@@ -112,8 +112,14 @@ package final class DiskWriter: Sendable {
   package func writePacked(_ packed: RawSpan, unitStart: UInt64) throws(ImageError) -> Bool {
     precondition(unitStart % unit == 0)
     try prepare()
-    let hold = ranges.acquire(unitStart..<unitStart + unit, exclusive: true)
-    defer { ranges.release(hold) }
+    let isDone = try exclusively(unitStart..<unitStart + unit) { () throws(ImageError) in
+      try linkPacked(packed, unitStart: unitStart)
+    }
+    if isDone { try finishRequest() }
+    return isDone
+  }
+
+  private func linkPacked(_ packed: RawSpan, unitStart: UInt64) throws(ImageError) -> Bool {
     guard let allocation = try map.allocatePacked(unitStart: unitStart, byteCount: packed.byteCount) else {
       return false
     }
@@ -125,7 +131,6 @@ package final class DiskWriter: Sendable {
       throw error
     }
     try map.link(allocation)
-    try finishRequest()
     return true
   }
 
@@ -138,7 +143,7 @@ package final class DiskWriter: Sendable {
 
   /// Publishes everything and clears the format's marks. The writer takes no request afterwards.
   package func close() throws(ImageError) {
-    let isOpen = publishing.withLock { state in
+    let isOpen = condition.withLock { state in
       defer { state.isClosed = true }
       return state.isPrepared && !state.isClosed && !state.hasFailed
     }
@@ -284,7 +289,7 @@ package final class DiskWriter: Sendable {
   // MARK: Order
 
   func prepare() throws(ImageError) {
-    try publishing.withLock { state throws(ImageError) in
+    try condition.withLock { state throws(ImageError) in
       try checkFailure(state)
       precondition(!state.isClosed, "a closed writer was used")
       guard !state.isPrepared else { return }
@@ -293,7 +298,7 @@ package final class DiskWriter: Sendable {
     }
   }
 
-  private func checkFailure(_ state: Publishing) throws(ImageError) {
+  private func checkFailure(_ state: Condition) throws(ImageError) {
     guard !state.hasFailed else {
       throw ImageError(.io, "an earlier write failed; the image takes no more", file: image.name)
     }
@@ -303,15 +308,14 @@ package final class DiskWriter: Sendable {
     if isWritethrough { try flush() } else if map.mustPublishSoon { try publish() }
   }
 
+  /// Not under a lock of the writer's own, so that requests go on meanwhile: one publish at a time is the map's matter.
   func publish() throws(ImageError) {
-    try publishing.withLock { state throws(ImageError) in
-      try checkFailure(state)
-      do throws(ImageError) {
-        try map.publish(isUnsafe ? {} : barrier)
-      } catch {
-        state.hasFailed = true
-        throw error
-      }
+    try condition.withLock { state throws(ImageError) in try checkFailure(state) }
+    do throws(ImageError) {
+      try map.publish(isUnsafe ? {} : barrier)
+    } catch {
+      condition.withLock { $0.hasFailed = true }
+      throw error
     }
     // Freed space may be used again from here on, so units decoded from it are no longer what they were.
     image.units.removeAll()

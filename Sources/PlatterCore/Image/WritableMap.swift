@@ -15,7 +15,8 @@ package typealias Barrier = () throws(ImageError) -> Void
 ///
 /// Rules: space freed by `link` or `release` is not handed out again before the next `publish` has ended. A failure at any
 /// point leaves an image that checks clean but for leaks. All calls are thread-safe; the engine never has two calls for
-/// the same unit under way.
+/// the same unit under way. `map` does not wait while a `publish` writes and flushes; after one that failed, every later
+/// call that changes or publishes throws.
 package protocol WritableMap: ImageMap {
   /// The smallest guest range that can be linked alone: a cluster, a subcluster, a sector. A power of two.
   var mapUnit: UInt64 { get }

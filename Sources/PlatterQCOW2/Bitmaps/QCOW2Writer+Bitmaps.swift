@@ -46,7 +46,7 @@ extension QCOW2Writer: BitmapMap {
     }
     var entry = 0
     while true {
-      let ranges = try locked { core throws(ImageError) -> [Range<UInt64>]? in
+      let ranges = try reading { core throws(ImageError) -> [Range<UInt64>]? in
         let index = try core.bitmapIndex(name)
         guard entry < core.liveBitmaps[index].table.count else { return nil }
         return try core.liveBitmaps[index].dirtyRanges(ofEntry: entry, core.bitmapPlace)

@@ -61,17 +61,27 @@ extension WriterCore {
 
   // MARK: Recording
 
-  /// Notes that guest bytes may have changed.
-  mutating func record(_ range: Range<UInt64>) throws(ImageError) {
-    guard !liveBitmaps.isEmpty else { return }
-    let range = min(range.lowerBound, header.virtualByteCount)..<min(range.upperBound, header.virtualByteCount)
-    for index in liveBitmaps.indices where liveBitmaps[index].isRecording { try mark(range, index) }
+  /// Notes that guest bytes may have changed, in memory alone: a publish may be under way.
+  /// - Returns: whether bits take so much memory that `storeBits` must follow.
+  mutating func record(_ range: Range<UInt64>) -> Bool {
+    for index in liveBitmaps.indices where liveBitmaps[index].isRecording { mark(range, index) }
+    return liveBitmaps.indices.contains(where: hasManyPages)
   }
 
-  private mutating func mark(_ range: Range<UInt64>, _ index: Int) throws(ImageError) {
-    bitmapGarbage += liveBitmaps[index].mark(range, clusterByteCount)
+  /// Puts bits to their clusters where they take much memory.
+  mutating func storeBits() throws(ImageError) {
+    for index in liveBitmaps.indices where hasManyPages(index) { try writePages(index) }
+  }
+
+  private mutating func mark(_ range: Range<UInt64>, _ index: Int) {
+    let end = header.virtualByteCount
+    bitmapGarbage += liveBitmaps[index].mark(
+      min(range.lowerBound, end)..<min(range.upperBound, end), clusterByteCount)
     haveBitmapsChanged = true
-    if liveBitmaps[index].pages.count > Self.maximumPageCount / liveBitmaps.count { try writePages(index) }
+  }
+
+  private func hasManyPages(_ index: Int) -> Bool {
+    liveBitmaps[index].pages.count > Self.maximumPageCount / liveBitmaps.count
   }
 
   // MARK: Storing
@@ -333,18 +343,20 @@ extension WriterCore {
 
   mutating func markDirty(_ ranges: [Range<UInt64>], inBitmapNamed name: String) throws(ImageError) {
     let index = try bitmapIndex(name)
-    for range in ranges {
-      try mark(
-        min(range.lowerBound, header.virtualByteCount)..<min(range.upperBound, header.virtualByteCount), index)
-    }
+    for range in ranges { try markAndStore(range, index) }
   }
 
   mutating func mergeBitmap(named source: String, into target: String) throws(ImageError) {
     let (from, to) = (try bitmapIndex(source), try bitmapIndex(target))
     guard from != to else { return }
     for entry in liveBitmaps[from].table.indices {
-      for range in try liveBitmaps[from].dirtyRanges(ofEntry: entry, bitmapPlace) { try mark(range, to) }
+      for range in try liveBitmaps[from].dirtyRanges(ofEntry: entry, bitmapPlace) { try markAndStore(range, to) }
     }
+  }
+
+  private mutating func markAndStore(_ range: Range<UInt64>, _ index: Int) throws(ImageError) {
+    mark(range, index)
+    if hasManyPages(index) { try writePages(index) }
   }
 
   func bitmapIndex(_ name: String, mustBeUsable: Bool = true) throws(ImageError) -> Int {

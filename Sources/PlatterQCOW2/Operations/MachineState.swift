@@ -44,7 +44,7 @@ private final class MachineStateArea: WritableMap {
 
   func map(_ range: Range<UInt64>, limit: Int, into extents: inout [Extent]) throws(ImageError) -> UInt64 {
     var found: [Extent] = []
-    let reached = try writer.locked { core throws(ImageError) in
+    let reached = try writer.reading { core throws(ImageError) in
       try core.map(range, limit: limit, writer.reader.volume, end: byteCount, into: &found)
     }
     for extent in found { extents.appendJoining(extent) }

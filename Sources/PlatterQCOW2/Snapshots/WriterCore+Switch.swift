@@ -72,8 +72,8 @@ extension WriterCore {
 
   private mutating func nameCopy(_ barrier: Barrier) throws(ImageError) {
     for block in refcounts.newBlocks { overlaps.add(.refcountBlock, clusterAt: block) }
-    try refcounts.writeBlocks(store)
-    try refcounts.writeTable(store)
+    try writeCounts()
+    try writeCountTable()
     header.refcountTableOffset = refcounts.tableOffset
     header.refcountTableClusterCount = UInt32(refcounts.tableByteCount / clusterByteCount)
     try barrier()

@@ -165,7 +165,7 @@ extension WriterCore {
         let isAlone = try refcounts.count(of: table / clusterByteCount, store) == 1
         right[index] = isAlone ? table | L1Entry.copied : table
       }
-      if refcounts.isLarge { try refcounts.writeBlocks(store) }
+      if refcounts.isLarge { try writeCounts() }
     }
     return right
   }

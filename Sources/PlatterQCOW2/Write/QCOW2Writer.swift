@@ -1,10 +1,15 @@
 package import PlatterCore
 import Synchronization
 
-/// A qcow2 image that is written in place. `WriterCore` has the state and the order in which it reaches the disk.
+/// A qcow2 image that is written in place. `WriterCore` has the state, `Publisher` the order in which it reaches the disk.
+///
+/// Two locks: `changes`, taken first, is held by whoever changes what is published, from its start to its end; `core` by
+/// whoever touches the state, for as long as it does. A publish holds `changes` throughout and `core` for moments only, so
+/// nobody who looks something up, or writes where there is space already, waits until it has written and flushed.
 package final class QCOW2Writer: WritableMap {
   let reader: QCOW2Map
   let core: Mutex<WriterCore>
+  private let changes = Mutex(())
   private let isLarge = Atomic<Bool>(false)
   private let isRecording = Atomic<Bool>(false)
 
@@ -27,24 +32,35 @@ package final class QCOW2Writer: WritableMap {
   package func snapshot(named name: String) throws(ImageError) -> any ImageMap { try reader.snapshot(named: name) }
   package func accept(parent: any ImageMap) throws(ImageError) { try reader.accept(parent: parent) }
 
-  /// Runs `body` on the state under its lock, and names the file in its errors.
+  /// Runs `body`, which changes the state, under both locks, and names the file in its errors.
   func locked<R>(_ body: (inout WriterCore) throws(ImageError) -> R) throws(ImageError) -> R {
+    try changing { () throws(ImageError) in try reading(body) }
+  }
+
+  /// Runs `body` on the state, and names the file in its errors. A publish may be under way: `body` changes nothing that one
+  /// publishes.
+  func reading<R>(_ body: (inout WriterCore) throws(ImageError) -> R) throws(ImageError) -> R {
     do throws(ImageError) {
-      return try core.withLock { core throws(ImageError) in
-        defer {
-          isLarge.store(core.isLarge, ordering: .relaxed)
-          isRecording.store(core.liveBitmaps.contains(where: \.isRecording), ordering: .relaxed)
-        }
-        return try body(&core)
-      }
+      return try core.withLock { core throws(ImageError) in try body(&core) }
     } catch {
       throw error.named(reader.volume.file.name)
     }
   }
 
+  private func changing<R>(_ body: () throws(ImageError) -> R) throws(ImageError) -> R {
+    try changes.withLock { _ throws(ImageError) in
+      defer {
+        let marks = core.withLock { ($0.isLarge, $0.liveBitmaps.contains(where: \.isRecording)) }
+        isLarge.store(marks.0, ordering: .relaxed)
+        isRecording.store(marks.1, ordering: .relaxed)
+      }
+      return try body()
+    }
+  }
+
   package func map(_ range: Range<UInt64>, limit: Int, into extents: inout [Extent]) throws(ImageError) -> UInt64 {
     var found: [Extent] = []
-    let reached = try locked { core throws(ImageError) in
+    let reached = try reading { core throws(ImageError) in
       try core.map(range, limit: limit, reader.volume, into: &found)
     }
     for extent in found { extents.appendJoining(extent) }
@@ -69,13 +85,14 @@ package final class QCOW2Writer: WritableMap {
   }
 
   package func abandon(_ allocation: Allocation) {
-    core.withLock { $0.abandon(allocation) }
+    changes.withLock { _ in core.withLock { $0.abandon(allocation) } }
   }
 
   package func changed(_ range: Range<UInt64>) throws(ImageError) {
     // The image has no bitmaps in nearly all cases.
     guard isRecording.load(ordering: .relaxed) else { return }
-    try locked { core throws(ImageError) in try core.record(range) }
+    guard try reading({ core in core.record(range) }) else { return }
+    try locked { core throws(ImageError) in try core.storeBits() }
   }
 
   package var packedCodec: PackedCodec? {
@@ -89,7 +106,18 @@ package final class QCOW2Writer: WritableMap {
   }
 
   package func publish(_ barrier: Barrier) throws(ImageError) {
-    try locked { core throws(ImageError) in try core.publish(barrier) }
+    try changing { () throws(ImageError) in
+      // Who finds space in place has nothing to wait for.
+      isLarge.store(false, ordering: .relaxed)
+      var shared = SharedCore(writer: self)
+      do throws(ImageError) {
+        try shared.publish(barrier)
+      } catch {
+        // Those who wait for their turn must not go on from a state that is only partly on disk.
+        core.withLock { $0.damage = $0.damage ?? error }
+        throw error.named(reader.volume.file.name)
+      }
+    }
   }
 
   package func close(_ barrier: Barrier) throws(ImageError) {
@@ -97,10 +125,20 @@ package final class QCOW2Writer: WritableMap {
   }
 
   package func checkResize(to byteCount: UInt64) throws(ImageError) {
-    try locked { core throws(ImageError) in try core.checkResize(to: byteCount) }
+    try reading { core throws(ImageError) in try core.checkResize(to: byteCount) }
   }
 
   package func resize(to byteCount: UInt64, _ barrier: Barrier) throws(ImageError) {
     try locked { core throws(ImageError) in try core.resize(to: byteCount, barrier) }
+  }
+}
+
+/// The state of a writer, where others may look things up between two moments of a publish.
+private struct SharedCore: Publisher {
+  let writer: QCOW2Writer
+  var store: any ByteStore { writer.reader.volume.file }
+
+  func withCore<R>(_ body: (inout WriterCore) throws(ImageError) -> R) throws(ImageError) -> R {
+    try writer.core.withLock { core throws(ImageError) in try body(&core) }
   }
 }

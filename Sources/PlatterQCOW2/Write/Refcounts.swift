@@ -145,11 +145,12 @@ struct Refcounts {
   /// Notes that a reference to a cluster is gone. The count follows at the next publish.
   mutating func drop(_ cluster: UInt64) { dropped.append(cluster) }
 
-  /// Subtracts the dropped references, now that nothing on disk refers to them. Returns the clusters that became free.
-  mutating func subtractDropped(_ store: any ByteStore) throws(ImageError) -> [UInt64] {
+  /// Subtracts dropped references, now that nothing on disk refers to them. Returns the clusters that became free.
+  /// - Parameter limit: so many at most.
+  mutating func subtractDropped(atMost limit: Int, _ store: any ByteStore) throws(ImageError) -> [UInt64] {
     var free: [UInt64] = []
-    let clusters = dropped
-    dropped = []
+    let clusters = Array(dropped.suffix(limit))
+    dropped.removeLast(clusters.count)
     for cluster in clusters {
       let present = try count(of: cluster, store)
       guard present > 0 else { throw .corrupt("the refcount of cluster \(cluster) is 0 while something refers to it") }
@@ -324,29 +325,31 @@ struct Refcounts {
   var isDirty: Bool { dirtyPieceCount > 0 || !dirtyTableEntries.isEmpty || movedFrom != nil }
   var needsTableBarrier: Bool { !newBlocks.isEmpty || movedFrom != nil }
 
-  /// Writes all changed counts.
-  mutating func writeBlocks(_ store: any ByteStore) throws(ImageError) {
-    for offset in pieces.keys.sorted() {
-      guard let piece = pieces[offset], let dirty = piece.dirty else { continue }
-      try store.write(piece.bytes.rawBytes.extracting(dirty), at: offset + UInt64(dirty.lowerBound))
-      pieces[offset]?.dirty = nil
-      dirtyPieceCount -= 1
+  /// All changed counts.
+  var pendingBlocks: [PendingWrite] {
+    var writes: [PendingWrite] = []
+    for (offset, piece) in pieces {
+      guard let dirty = piece.dirty else { continue }
+      writes.append(PendingWrite(piece: offset, content: .bytes(piece.bytes), part: dirty))
     }
+    return writes.sorted { $0.piece < $1.piece }
   }
 
-  /// Writes changed table entries, after the blocks that they name are on disk. A moved table is written whole: the header
-  /// must follow, behind a barrier.
-  mutating func writeTable(_ store: any ByteStore) throws(ImageError) {
-    if movedFrom != nil {
-      try store.write(Words.encode(table).rawBytes, at: tableOffset)
-    } else {
-      for index in dirtyTableEntries.sorted() {
-        try store.write(Words.encode([table[index]]).rawBytes, at: tableOffset + UInt64(index) * 8)
-      }
-    }
-    dirtyTableEntries = []
-    newBlocks = []
+  /// Notes that counts, which did not change since, are in the file.
+  mutating func settleBlocks(_ writes: [PendingWrite]) {
+    for write in writes { pieces[write.piece]?.dirty = nil }
+    dirtyPieceCount -= writes.count
   }
+
+  /// Changed table entries, for when the blocks that they name are on disk. A moved table is written whole: the header must
+  /// follow, behind a barrier.
+  var pendingTable: [PendingWrite] {
+    let parts = movedFrom != nil ? [0..<table.count] : dirtyTableEntries.sorted().map { $0..<$0 + 1 }
+    return parts.map { PendingWrite(piece: tableOffset, content: .words(table), part: $0) }
+  }
+
+  /// Notes that the table is in the file.
+  mutating func settleTable() { (dirtyTableEntries, newBlocks) = ([], []) }
 
   /// The header names the moved table: its old place can go.
   mutating func finishMove() {

@@ -65,13 +65,20 @@ struct WordCache {
     for (_, offset) in clean.prefix(max(1, clean.count / 4)) { pieces[offset] = nil }
   }
 
-  /// Writes the dirty words of the pieces that `isWanted` picks, and leaves them clean.
-  mutating func write(to store: any ByteStore, where isWanted: (UInt64) -> Bool) throws(ImageError) {
-    for offset in pieces.keys.sorted() where isWanted(offset) {
-      guard let piece = pieces[offset], let dirty = piece.dirty else { continue }
-      let bytes = Words.encode(piece.words[dirty])
-      try store.write(bytes.rawBytes, at: offset + UInt64(dirty.lowerBound * 8))
-      pieces[offset]?.dirty = nil
+  /// The dirty words of the pieces that `isWanted` picks. They are dirty until `settle` is told that they were written.
+  func pendingWrites(where isWanted: (UInt64) -> Bool) -> [PendingWrite] {
+    var writes: [PendingWrite] = []
+    for (offset, piece) in pieces where isWanted(offset) {
+      guard let dirty = piece.dirty else { continue }
+      writes.append(PendingWrite(piece: offset, content: .words(piece.words), part: dirty))
+    }
+    return writes.sorted { $0.piece < $1.piece }
+  }
+
+  /// Notes that pieces, which did not change since, are in the file.
+  mutating func settle(_ writes: [PendingWrite]) {
+    for write in writes {
+      pieces[write.piece]?.dirty = nil
       dirtyCount -= 1
     }
   }

@@ -1,7 +1,7 @@
 import PlatterCore
 import PlatterCrypto
 
-/// Everything that a writer of one qcow2 image changes, behind one lock (`QCOW2Writer`).
+/// Everything that a writer of one qcow2 image changes, behind the locks of `QCOW2Writer`.
 ///
 /// What is on disk, and in which order it gets there:
 ///
@@ -297,92 +297,11 @@ struct WriterCore {
       || header.virtualByteCount != byteCountOnDisk
   }
 
-  mutating func publish(_ barrier: Barrier) throws(ImageError) {
-    if let damage = damage ?? refcounts.damage { throw damage }
-    releasedByteCount = 0
-    guard isDirty else { return }
-    try publishRefcounts(barrier)
-    let new = newTables
-    let cluster = clusterByteCount
-    try l2.write(to: store) { new.contains($0 / cluster * cluster) }
-    try barrier()
-    try l2.write(to: store) { _ in true }
-    if let dirty = dirtyL1 {
-      try store.write(Words.encode(l1[dirty]).rawBytes, at: header.l1Offset + UInt64(dirty.lowerBound) * 8)
-      dirtyL1 = nil
-    }
-    newTables = []
-    try publishByteCount(barrier)
-    guard !refcounts.dropped.isEmpty else { return }
-    try barrier()
-    try subtractDropped()
-  }
-
-  /// A new size is on disk after everything that makes new bytes read as zeros.
-  private mutating func publishByteCount(_ barrier: Barrier) throws(ImageError) {
-    guard header.virtualByteCount != byteCountOnDisk else { return }
-    try barrier()
-    try store.write(Words.encode([header.virtualByteCount]).rawBytes, at: 24)
-    try barrier()
-    byteCountOnDisk = header.virtualByteCount
-    // A raw data file is as long as the disk.
-    if isDataFileRaw { try dataFile?.resize(to: byteCountOnDisk) }
-  }
-
-  /// Raises counts on disk: blocks, then the table that names new ones, then the header that names a new table.
-  mutating func publishRefcounts(_ barrier: Barrier) throws(ImageError) {
-    guard refcounts.isDirty else { return }
-    for block in refcounts.newBlocks { overlaps.add(.refcountBlock, clusterAt: block) }
-    try refcounts.writeBlocks(store)
-    guard !refcounts.isCopying else { return }
-    if refcounts.needsTableBarrier { try barrier() }
-    try refcounts.writeTable(store)
-    guard refcounts.movedFrom != nil else { return }
-    try barrier()
-    header.refcountTableOffset = refcounts.tableOffset
-    header.refcountTableClusterCount = UInt32(refcounts.tableByteCount / clusterByteCount)
-    var field = Words.encode([refcounts.tableOffset])
-    field += withBigEndianBytes(header.refcountTableClusterCount)
-    try store.write(field.rawBytes, at: 48)
-    try barrier()
-    refcounts.finishMove()
-    overlaps.remove(.refcountTable)
-    overlaps.add(.refcountTable, at: header.refcountTableOffset, byteCount: refcounts.tableByteCount)
-  }
-
-  /// Lowers the counts of what nothing on disk refers to any more.
-  mutating func subtractDropped() throws(ImageError) {
-    let free = try refcounts.subtractDropped(store)
-    if let end = packedEnd, free.contains((end - 1) / clusterByteCount) { packedEnd = nil }
-    // A crash before these are on disk leaves leaks, so no barrier follows.
-    try refcounts.writeBlocks(store)
-    if !hasDataFile { try discardHost(free.sorted()) }
-  }
-
-  /// Gives freed space back to the file system, neighbours together; it is no error where that cannot be done.
-  /// - Parameter clusters: in ascending order.
-  private func discardHost(_ clusters: [UInt64]) throws(ImageError) {
-    var row: Range<UInt64>?
-    for cluster in clusters {
-      if let open = row, open.upperBound == cluster {
-        row = open.lowerBound..<cluster + 1
-        continue
-      }
-      if let row { try discardHost(row) }
-      row = cluster..<cluster + 1
-    }
-    if let row { try discardHost(row) }
-  }
-
-  private func discardHost(_ clusters: Range<UInt64>) throws(ImageError) {
-    try store.punch(clusters.lowerBound * clusterByteCount..<clusters.upperBound * clusterByteCount)
-  }
-
   /// Publishes and cuts the file behind the last cluster that is used.
   mutating func close(_ barrier: Barrier) throws(ImageError) {
     try publish(barrier)
     try closeBitmaps(barrier)
-    try refcounts.writeBlocks(store)
+    try writeCounts()
     let end = refcounts.freshStart * clusterByteCount
     if end < (try store.byteCount()) { try store.resize(to: end) }
     try barrier()
