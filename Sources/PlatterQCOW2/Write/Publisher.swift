@@ -20,8 +20,18 @@ extension WriterCore: Publisher {
 }
 
 extension Publisher {
-  /// Puts everything so far on disk; `WriterCore` has the order.
+  /// Puts everything so far on disk; `WriterCore` has the order. Where that fails the state takes no change any more.
   mutating func publish(_ barrier: Barrier) throws(ImageError) {
+    do throws(ImageError) {
+      try publishStages(barrier)
+    } catch {
+      // Those who wait for their turn must not go on from a state that is only partly on disk.
+      try withCore { core in core.damage = core.damage ?? error }
+      throw error
+    }
+  }
+
+  private mutating func publishStages(_ barrier: Barrier) throws(ImageError) {
     guard try withCore({ core throws(ImageError) in try core.beginToPublish() }) else { return }
     // Stage A.
     try publishRefcounts(barrier)

@@ -113,8 +113,6 @@ package final class QCOW2Writer: WritableMap {
       do throws(ImageError) {
         try shared.publish(barrier)
       } catch {
-        // Those who wait for their turn must not go on from a state that is only partly on disk.
-        core.withLock { $0.damage = $0.damage ?? error }
         throw error.named(reader.volume.file.name)
       }
     }

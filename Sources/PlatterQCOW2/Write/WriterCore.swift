@@ -56,7 +56,7 @@ struct WriterCore {
   var isPrepared = false
   /// Guest bytes released since the last publish.
   var releasedByteCount: UInt64 = 0
-  /// Why no more writes are taken, once damage was found.
+  /// Why no more writes are taken, once damage was found or a publish has failed.
   var damage: ImageError?
 
   init(_ volume: Volume) throws(ImageError) {
