@@ -37,6 +37,7 @@ package final class WatchedStore: ByteStore {
   package func zero(_ range: Range<UInt64>) throws(ImageError) { try base.zero(range) }
   package func allocate(_ range: Range<UInt64>) throws(ImageError) { try base.allocate(range) }
   package func resize(to byteCount: UInt64) throws(ImageError) { try base.resize(to: byteCount) }
+  package func expectFlush() { base.expectFlush() }
 
   package func flush() throws(ImageError) {
     try base.flush()
