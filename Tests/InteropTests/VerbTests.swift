@@ -115,6 +115,34 @@ struct VerbTests {
     try twins.expectEqual("disk")
   }
 
+  /// Where the map of an image changes between data of its own and nothing; where that lies is the writer's business.
+  private func presence(_ image: String) throws -> [String] {
+    var changes: [String] = []
+    var isPresent: Bool?
+    for line in try Tool.qemuImg("map", "--output=json", image).outputText.split(separator: "\n") {
+      let isHere = line.contains("\"present\": true")
+      if isHere != isPresent { changes.append("\(isHere) from \(line.split(separator: ",")[0])") }
+      isPresent = isHere
+    }
+    return changes
+  }
+
+  @Test(
+    "zeros among data leave gaps of the length that -S says, where clusters are shorter",
+    arguments: ["", "-S 4k", "-S 8k", "-S 512", "-S 0"], ["512", "1k", "4k"])
+  func gaps(sparse: String, cluster: String) throws {
+    let twins = try Twins(
+      "create -q -f qcow2 source 1M", "qemu-io source write -q -P 1 0 1k", "qemu-io source write -q -P 1 8k 1k",
+      "qemu-io source write -q -P 1 17k 1k", "qemu-io source write -q -P 1 40k 512")
+    for arguments in ["source out", "source source out"] {
+      let line = "convert -O qcow2 -o cluster_size=\(cluster) \(sparse) \(arguments)"
+      try twins.expectSame(line.split(separator: " ").joined(separator: " "))
+      let maps = try [twins.theirs, twins.ours].map { folder in try presence(folder.appending("out").string) }
+      #expect(maps[0] == maps[1])
+      try twins.expectEqual("out")
+    }
+  }
+
   @Test("resize: larger, smaller, by a difference")
   func resize() throws {
     let twins = try Twins(

@@ -6,6 +6,8 @@ struct UnitCopyOptions: Sendable {
   var workerCount: Int
   /// Zeros are left out; else every unit gets its place.
   var skipsZeros = true
+  /// Shortest gap that zeros among data leave, a power of two; a unit where that is longer.
+  var gapByteCount: UInt64 = 0
   /// Places follow the guest's order, so that the file is the same on every run.
   var isOrdered = true
   /// Pack units with this effort; nil for plain ones.
@@ -84,7 +86,7 @@ final class UnitCopy: Sendable {
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
     var reader = try UnitReader(
       units, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
-      packing: options.packing)
+      gapByteCount: options.gapByteCount, packing: options.packing)
     while !stop.isRaised, var block = try units.next() {
       guard try reader.read(&block) else { return }
       let verdicts = reader.judge(block)
