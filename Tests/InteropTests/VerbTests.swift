@@ -143,6 +143,13 @@ struct VerbTests {
     }
   }
 
+  @Test("a data file that is missing or not named is told in the same words", arguments: ["gone.data", ""])
+  func missingDataFile(name: String) throws {
+    let twins = try Twins(
+      "create -q -f qcow2 -o data_file=disk.data disk 1M", "amend -f qcow2 -o data_file=\(name) disk")
+    for line in ["map disk", "convert -O raw disk out", "compare disk disk"] { try twins.expectSame(line) }
+  }
+
   @Test("resize: larger, smaller, by a difference")
   func resize() throws {
     let twins = try Twins(
