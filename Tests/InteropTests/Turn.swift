@@ -11,13 +11,14 @@ enum TurnSide: String, CaseIterable, Sendable {
   var other: TurnSide { self == .ours ? .theirs : .ours }
 
   /// Runs `qemu-img`, or `qemu-io`, of this side.
-  func run(_ tool: Tool, _ words: [String], in folder: FilePath) throws -> RunResult {
+  /// - Parameter isKilled: a signal is what ends it.
+  func run(_ tool: Tool, _ words: [String], in folder: FilePath, isKilled: Bool = false) throws -> RunResult {
     let result =
       switch self {
       case .ours: try Program.run([tool.name] + words, in: folder, timeoutSeconds: 60)
       case .theirs: try TestSupport.run(tool.path ?? tool.name, words, in: folder, timeoutSeconds: 60)
       }
-    guard !result.timedOut, result.status < 64 else {
+    guard !result.timedOut, result.status < 64 || isKilled else {
       throw WriterFault("\(self): \(tool) \(words) ended with \(result.status)\(result.timedOut ? " (too late)" : "")")
     }
     return result
@@ -26,10 +27,15 @@ enum TurnSide: String, CaseIterable, Sendable {
 
 /// A qcow2 image under test: how it was made, and its name.
 struct TurnImage: Sendable {
-  static let secret = ["--object", "secret,id=s,data=secret"]
+  /// Objects that hold all passphrases, the one that images are made with first.
+  static let keys = ["s", "t", "u", "v"]
+  static let secret = keys.flatMap { ["--object", "secret,id=\($0),data=\(passphrase($0))"] }
+  static func passphrase(_ key: String) -> String { key == "s" ? "secret" : "secret \(key)" }
 
   var row: ProofRow
   var name: String
+  /// The object whose passphrase opens it now.
+  var key = "s"
   var dataName: String { name + ".data" }
 
   /// A command line for `qemu-img`, the image behind the options.
@@ -45,7 +51,7 @@ struct TurnImage: Sendable {
   }
 
   private var secret: [String] { row.isEncrypted ? Self.secret : [] }
-  private var description: String { "driver=qcow2,file.filename=\(name),encrypt.key-secret=s" }
+  var description: String { "driver=qcow2,file.filename=\(name),encrypt.key-secret=\(key)" }
 
   /// What `-o` takes.
   var options: String {
@@ -68,7 +74,8 @@ struct TurnImage: Sendable {
     // A program that another test starts holds copies of locks for a moment.
     options.locking = .shared
     options.snapshot = snapshot
-    options.passphrase = { ProofRow.secret() }
+    let passphrase = Array(Self.passphrase(key).utf8)
+    options.passphrase = { passphrase }
     return options
   }
 }
@@ -94,6 +101,8 @@ final class TurnModel {
   var bytes: [UInt8]
   var snapshots: [Snapshot] = []
   var bitmaps: [String: ProofBitmap] = [:]
+  /// Key slots in use, with the object whose passphrase opens each. None without LUKS.
+  var slots: [Int: String] = [:]
   /// Images below, by name.
   var bases: [String: Base] = [:]
   var backing: String?
@@ -156,48 +165,7 @@ final class TurnModel {
     mayHideBytes = false
     untouched = []
     hasPacked = false
-  }
-
-  // MARK: Images below
-
-  private func makeBases(_ random: inout SeededGenerator) throws {
-    let format = row.backing ?? "raw"
-    try makeBase("deep", "raw", content(&random), by: .theirs)
-    try makeBase(
-      "below", format, content(&random), over: format == "qcow2" && random.chance(2) ? "deep" : nil, by: .theirs)
-    try makeBase("other", BaseImage.formats.randomElement(using: &random) ?? "raw", content(&random), by: .theirs)
-  }
-
-  /// Sometimes shorter than the disk, sometimes longer.
-  private func content(_ random: inout SeededGenerator) -> [UInt8] {
-    var content = [UInt8](repeating: 0, count: Int.random(in: 1...bytes.count * 5 / 4 / 512, using: &random) * 512)
-    let step = max(1536, content.count / 40 / 512 * 512)
-    for start in stride(from: 0, to: content.count, by: step) where !random.chance(3) {
-      content.put(randomBytes(min(step * 2 / 3, content.count - start), from: start * 7 + 1), at: start)
-    }
-    return content
-  }
-
-  func makeBase(_ name: String, _ format: String, _ content: [UInt8], over deep: String? = nil, by side: TurnSide)
-    throws
-  {
-    try scratch.write(content, to: "content")
-    let over = deep.map { ["-B", $0, "-F", "raw"] } ?? []
-    try succeed(side, Tool.qemuImg, ["convert", "-f", "raw", "-O", format] + over + ["content", name])
-    bases[name] = Base(format: format, bytes: content)
-    let found = try readBase(name)
-    // Some formats have whole units alone.
-    guard found.count >= content.count, found == content.resized(to: found.count) else {
-      throw WriterFault("\(side) made another \(format) image than was asked for")
-    }
-    bases[name] = Base(format: format, bytes: found, over: deep)
-  }
-
-  private func readBase(_ name: String) throws -> [UInt8] {
-    var options = OpenOptions(format: bases[name]?.format, references: .siblings)
-    options.locking = .shared
-    let disk = try DiskImage.open(scratch[name], options)
-    return try disk.read(Int(disk.byteCount), at: 0)
+    slots = row.value("encrypt.format") == "luks" ? [0: "s"] : [:]
   }
 
   // MARK: Running
@@ -279,16 +247,12 @@ final class TurnModel {
     }
   }
 
-  /// The images below: checked, and read as they should.
-  func auditBases() throws {
-    for (name, base) in bases {
-      try compare(try readBase(name), base.bytes, "in \(name)")
-      if base.format == "qcow2" { try succeed(.theirs, Tool.qemuImg, ["check", "-q", "-f", "qcow2", name]) }
-    }
-  }
-
   /// Closing words: both programs read, check and describe it alike.
   func finish() throws {
+    for key in Set(slots.values) {
+      image.key = key
+      for side in TurnSide.allCases { try compare(try read(by: side), bytes, "for \(side), opened with \(key)") }
+    }
     for side in TurnSide.allCases { try audit(by: side, isThorough: true) }
     try auditBases()
     if isDataFileRaw, isDataFileWhole, !row.isEncrypted {
@@ -324,10 +288,5 @@ final class TurnModel {
       if entry.isData, isVHDX || entry.depth == 0 && row.hasDataFile { entry.isZero = false }
       return entry
     }
-  }
-
-  /// The images below, from the top on.
-  var chain: [String] {
-    Array(sequence(first: backing, next: { $0.flatMap { self.bases[$0]?.over } }).prefix { $0 != nil }.compactMap { $0 })
   }
 }
