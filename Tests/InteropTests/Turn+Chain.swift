@@ -151,7 +151,9 @@ extension TurnModel {
         bases[above] = nil
         continue
       }
-      bases[above]?.bytes = try settled(try readBase(above), old.bytes, over: lower.bytes, in: above)
+      // Not in one line: a change of what may be missing begins before the value is made.
+      let shown = try settled(try readBase(above), old.bytes, over: lower.bytes, in: above)
+      bases[above]?.bytes = shown
       try noteChange(of: above)
     }
   }

@@ -258,6 +258,8 @@ final class TurnModel {
     if isDataFileRaw, isDataFileWhole, !row.isEncrypted {
       try compare(try scratch.read(image.dataName), bytes, "in the raw data file")
     }
+    // Whether an image looks preallocated depends on the blocks that its file has, which is settled once it is on disk.
+    for name in [image.name] + chain { try FileStore(scratch.file(name), FileStore.Options(isWritable: true)).flush() }
     for verb in ["info", "map"] {
       let words = image.words(verb, ["--output=json"])
       let (ours, theirs) = try (
