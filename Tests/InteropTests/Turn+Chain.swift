@@ -104,7 +104,7 @@ extension TurnModel {
     guard let backing else { return }
     var target = backing
     // A VMDK knows the image below it by a number, which is another one after it was written.
-    if chain.count > 1, bases[backing]?.format != "vmdk", random.chance(2) { target = chain[1] }
+    if chain.count > 1, bases[backing]?.format != "vmdk", !random.chance(3) { target = chain[1] }
     guard let base = bases[target] else { return }
     let more = target != backing ? ["-b", target] : random.chance(3) ? ["-d"] : []
     let words = image.words("commit", ["-q"] + more)
@@ -121,7 +121,9 @@ extension TurnModel {
     let words = image.words("rebase", ["-b", target] + (format.map { ["-F", $0] } ?? []))
     // QEMU goes round in circles where the old backing image ends before the disk, and stands on the new one.
     let hangs = chain.contains(target) && below.count < bytes.count
-    guard try take(side, words, isOursAlone: hangs) else { return }
+    // And in version 2 it forgets that the disk had zeros where it stood on nothing: the new image shows there.
+    let forgets = version == 2 && backing == nil
+    guard try take(side, words, isOursAlone: hangs || forgets) else { return }
     backing = target.isEmpty ? nil : target
     try noteBelow()
   }
