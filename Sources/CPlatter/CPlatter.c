@@ -50,6 +50,9 @@ int platter_gains_by_reserving(int fd) {
   struct statfs system;
   return fstatfs(fd, &system) == 0 && system.f_type == EXT4_SUPER_MAGIC;
 }
+void platter_start_writing_back(int fd, int64_t offset, int64_t length) {
+  sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE);
+}
 
 int platter_block_device_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
 int platter_block_device_sector(int fd, int *bytes) { return ioctl(fd, BLKSSZGET, bytes); }
@@ -89,6 +92,7 @@ int platter_punch(int fd, int64_t offset, int64_t length) {
 int platter_zero_range(int fd, int64_t offset, int64_t length) { return unsupported(); }
 int platter_allocate(int fd, int64_t offset, int64_t length) { return unsupported(); }
 int platter_gains_by_reserving(int fd) { return 0; }
+void platter_start_writing_back(int fd, int64_t offset, int64_t length) {}
 
 int platter_block_device_size(int fd, uint64_t *bytes) {
   uint32_t sector;

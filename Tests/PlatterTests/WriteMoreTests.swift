@@ -51,6 +51,30 @@ import Testing
     try scratch.write(image.build().bytes, to: name)
   }
 
+  // MARK: Long rows of writes
+
+  @Test(
+    "a long row of writes makes the file longer seldom, and its store knows of a flush that will come",
+    arguments: [OpenOptions.CacheMode.writeback, .unsafe])
+  func longRow(cache: OpenOptions.CacheMode) throws {
+    let image = QCOW2Builder(byteCount: 128 << 20, clusterBits: 16).build()
+    let file = try FileStore(scratch.write(image.bytes, to: "long"), FileStore.Options(isWritable: true))
+    let store = FaultyStore(file)
+    let map = try QCOW2.open(store, OpenContext(isWritable: true))
+    let disk = DiskImage(layers: [DiskImage.Layer(name: "long", map: map)])
+    let writer = try DiskWriter(disk, cache: cache, writesMuch: true)
+    let pieces = (1...128).map { [UInt8](repeating: $0, count: 1 << 20) }
+    for (index, piece) in pieces.enumerated() { try writer.write(piece.rawBytes, at: UInt64(index) << 20) }
+    #expect(store.counts.resizes < 20)
+    try writer.close()
+    #expect(store.counts.flushesExpected == (cache == .unsafe ? 0 : 1))
+    // Nothing stays behind the last cluster.
+    #expect(try file.byteCount() < 129 << 20)
+    let written = try open("long", writable: false)
+    for (index, piece) in pieces.enumerated() { #expect(try written.read(1 << 20, at: UInt64(index) << 20) == piece) }
+    #expect(written.byteCount == 128 << 20)
+  }
+
   // MARK: Zeros
 
   /// A writer left alone what read as zeros already, so zeros written into a part of a cluster came and went with the

@@ -29,6 +29,9 @@ package final class FaultyStore: ByteStore {
     package var writes = 0
     package var bytesWritten: UInt64 = 0
     package var flushes = 0
+    package var resizes = 0
+    /// How often it was told that a flush will come.
+    package var flushesExpected = 0
     package var segments = 0
     /// Largest single read in bytes.
     package var largestRead = 0
@@ -109,6 +112,11 @@ package final class FaultyStore: ByteStore {
     try base.allocate(range)
   }
 
+  package func expectFlush() {
+    state.withLock { $0.flushesExpected += 1 }
+    base.expectFlush()
+  }
+
   package func flush() throws(ImageError) {
     let number = state.withLock { counts in
       counts.flushes += 1
@@ -121,6 +129,7 @@ package final class FaultyStore: ByteStore {
 
   package func resize(to byteCount: UInt64) throws(ImageError) {
     _ = try countWrite(0, "cannot resize to \(byteCount)")
+    state.withLock { $0.resizes += 1 }
     try base.resize(to: byteCount)
   }
 

@@ -21,6 +21,9 @@ int platter_allocate(int fd, int64_t offset, int64_t length);
 // Whether writes into space reserved just before cost less than those that let the file system choose a place later.
 int platter_gains_by_reserving(int fd);
 
+// Lets the system begin to bring what was written to the range to the disk; waits for nothing and promises nothing.
+void platter_start_writing_back(int fd, int64_t offset, int64_t length);
+
 // Bytes of a block device, and its logical sector size.
 int platter_block_device_size(int fd, uint64_t *bytes);
 int platter_block_device_sector(int fd, int *bytes);

@@ -131,9 +131,10 @@ package final class PipeSource: Sendable {
     var done = 0
     while done < wanted {
       guard !isCancelled(), !isAbandoned else { throw ImageError(.cancelled, "cancelled") }
-      // Reading alone would not end when a signal does.
+      // Reading alone would not end when a signal comes, and a signal ends the wait without there being bytes.
       var wait = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-      guard unsafe poll(&wait, 1, Self.napMilliseconds) != 0 else { continue }
+      let ready = unsafe poll(&wait, 1, Self.napMilliseconds)
+      guard ready != 0, ready > 0 || errno != EINTR else { continue }
       var got = 0
       unsafe buffer.withUnsafeMutableBytes { bytes in
         guard let base = bytes.baseAddress else { return }

@@ -35,7 +35,7 @@ package struct Commit {
   /// Moves everything. The target is on stable storage before the overlay gives anything up.
   package func run(progress: ProgressHandler? = nil) throws(ImageError) {
     let target = DiskImage(layers: Array(image.layers[depth...]))
-    let writer = try DiskWriter(target, cache: cache)
+    let writer = try DiskWriter(target, cache: cache, writesMuch: true)
     if target.byteCount < image.byteCount { try writer.resize(to: image.byteCount) }
     try copy(to: writer, ProgressCounter(total: image.byteCount, progress))
     try writer.flush()

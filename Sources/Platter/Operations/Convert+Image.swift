@@ -59,6 +59,7 @@ extension Convert {
   ) throws(ImageError) {
     let backing = create.opensBacking ? try create.openBacking() : nil
     try create.format.create(in: store, request)
+    if options.flushes { store.expectFlush() }
     var open = create.backingOptions
     open.node = [:]
     for key in ["encrypt.key-secret", "key-secret"] { open.node[key] = create.options[key] }
@@ -81,7 +82,7 @@ extension Convert {
   func fill(
     _ image: DiskImage, _ total: UInt64?, isZero: Bool, _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?
   ) throws(ImageError) {
-    let writer = try DiskWriter(image, cache: options.flushes ? .writeback : .unsafe)
+    let writer = try DiskWriter(image, cache: options.flushes ? .writeback : .unsafe, writesMuch: true)
     let isZero = isZero && options.sparseByteCount > 0
     if options.isCompressed {
       try UnitWrite(source, writer, isZero: isZero, unitOptions()).run(

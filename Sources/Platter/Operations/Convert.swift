@@ -115,6 +115,7 @@ package struct Convert: Sendable {
     var fileOptions = FileStore.Options(isWritable: true)
     fileOptions.isDirect = options.isDirect
     let output = try OutputFile(path, fileOptions, sharing: options.sharesTarget)
+    if options.flushes { output.store.expectFlush() }
     let sink = RawSink(output.store, isZero: true, sparse: options.sparseByteCount > 0)
     if let total { try output.store.resize(to: total) }
     try copy(total, to: sink, limit: UInt64(Int64.max), progress)
@@ -132,6 +133,7 @@ package struct Convert: Sendable {
     if !options.sharesTarget { try ImageLock.acquireForWriting(store) }
     let present = try store.byteCount()
     try checkRoom(present, total, path.printable)
+    if options.flushes { store.expectFlush() }
     let sink = RawSink(store, isZero: isZero, sparse: options.sparseByteCount > 0)
     try copy(total, to: sink, limit: present, progress)
     if options.flushes { try store.flush() }

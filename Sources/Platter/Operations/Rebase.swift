@@ -44,7 +44,7 @@ package struct Rebase {
   /// Copies into the overlay what would read differently over the new backing image, then changes the name.
   /// - Parameter newBase: the new backing image with its chain; nil for none.
   package func run(newBase: DiskImage?, progress: ProgressHandler? = nil) throws(ImageError) {
-    let writer = try DiskWriter(image, cache: cache)
+    let writer = try DiskWriter(image, cache: cache, writesMuch: true)
     guard !isCompressed || writer.packedUnitByteCount != nil else {
       throw .invalidArgument("Compression not supported for this file format").named(image.name)
     }

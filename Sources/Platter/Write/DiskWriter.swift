@@ -33,8 +33,11 @@ package final class DiskWriter: Sendable {
     var isClosed = false
   }
 
+  /// - Parameter writesMuch: many bytes come in a row, and a flush at the end.
   /// - Throws: `.unsupported` where the format cannot be written; `.invalidArgument` where the image was opened read-only.
-  package init(_ image: DiskImage, cache: OpenOptions.CacheMode = .writeback) throws(ImageError) {
+  package init(_ image: DiskImage, cache: OpenOptions.CacheMode = .writeback, writesMuch: Bool = false)
+    throws(ImageError)
+  {
     guard let map = image.layers[0].map as? any WritableMap else {
       throw ImageError(.unsupported, "the \(image.formatName) format cannot be written", file: image.name)
     }
@@ -45,6 +48,7 @@ package final class DiskWriter: Sendable {
     self.map = map
     isWritethrough = cache == .writethrough || cache == .directsync
     isUnsafe = cache == .unsafe
+    if writesMuch, !isUnsafe { for store in map.stores { store.expectFlush() } }
   }
 
   /// Units that are allocated and released whole.

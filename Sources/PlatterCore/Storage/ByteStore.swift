@@ -30,6 +30,8 @@ package protocol ByteStore: AnyObject, Sendable {
   func zero(_ range: Range<UInt64>) throws(ImageError)
   /// Reserves space for a range; grows the store where needed.
   func allocate(_ range: Range<UInt64>) throws(ImageError)
+  /// A hint: a flush will wait for what is written from now on, so long writes may begin their way to the disk at once.
+  func expectFlush()
   /// Everything written before is on stable storage after.
   func flush() throws(ImageError)
   /// Cuts or grows (with zeros).
@@ -60,6 +62,8 @@ extension ByteStore {
   package var alignment: Int { 1 }
   package var identity: StoreIdentity? { nil }
   package func allocatedByteCount() throws(ImageError) -> UInt64 { try byteCount() }
+
+  package func expectFlush() {}
 
   package func segment(at offset: UInt64, limit: UInt64) throws(ImageError) -> StoreSegment {
     StoreSegment(isHole: false, byteCount: min(limit, try byteCount() - offset))

@@ -38,7 +38,8 @@ package final class FileStore: ByteStore {
   private let deviceByteCount: UInt64
   /// With direct I/O: the same file through the page cache, for requests that are not aligned. Else `descriptor`.
   private let bufferedDescriptor: Int32
-  /// The kernel lets one writer into a file at a time, and others spin: waiting here costs less processor time.
+  /// The kernel lets one writer into a file at a time, and others spin, also those who want to change its length: waiting
+  /// here costs less processor time.
   private let gate = Monitor(())
   /// Shorter writes are over before a second writer has waited.
   private static let minimumGatedByteCount = 64 << 10
@@ -47,6 +48,8 @@ package final class FileStore: ByteStore {
   private let byteCountAtOpening: off_t
   /// Cleared by the first reservation that fails.
   private let reservesWrites: Atomic<Bool>
+  /// Long writes begin their way to the disk at once, so that it works while the next bytes are made.
+  private let writesBackEarly = Atomic(false)
   /// Shorter writes gain nothing from space reserved just before them.
   private static let minimumReservedByteCount = 128 << 10
 
@@ -212,6 +215,9 @@ package final class FileStore: ByteStore {
     guard reason == 0 else {
       throw ImageError.io("cannot write \(wanted) bytes at \(offset.hex)", Errno(rawValue: reason), file: name)
     }
+    if isLong, writesBackEarly.load(ordering: .relaxed) {
+      platter_start_writing_back(descriptor, Int64(position), Int64(wanted))
+    }
   }
 
   private func reserveAndPut(_ bytes: RawSpan, at position: off_t) -> Int32 {
@@ -302,6 +308,8 @@ package final class FileStore: ByteStore {
     }
   }
 
+  package func expectFlush() { writesBackEarly.store(true, ordering: .relaxed) }
+
   package func flush() throws(ImageError) {
     guard fdatasync(descriptor) == 0 else { throw failure("cannot be flushed") }
   }
@@ -314,8 +322,12 @@ package final class FileStore: ByteStore {
       }
       return
     }
-    guard let size = off_t(exactly: byteCount), ftruncate(descriptor, size) == 0 else {
-      throw failure("cannot be resized to \(byteCount) bytes")
+    let reason = gate.withLock { _ -> Int32 in
+      guard let size = off_t(exactly: byteCount) else { return EFBIG }
+      return ftruncate(descriptor, size) == 0 ? 0 : errno
+    }
+    guard reason == 0 else {
+      throw ImageError.io("cannot be resized to \(byteCount) bytes", Errno(rawValue: reason), file: name)
     }
   }
 

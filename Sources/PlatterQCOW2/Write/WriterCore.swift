@@ -16,8 +16,8 @@ import PlatterCrypto
 struct WriterCore {
   /// L2 tables are cached to this size.
   private static let l2CacheByteCount: UInt64 = 8 << 20
-  /// The file grows in steps of this, so that not every cluster costs a system call.
-  private static let growthByteCount: UInt64 = 4 << 20
+  /// The file grows in steps of at least and at most this, so that not every cluster costs a system call.
+  private static let growthByteCounts: ClosedRange<UInt64> = 4 << 20...64 << 20
 
   var header: Header
   var extensions: HeaderExtensions
@@ -154,7 +154,10 @@ struct WriterCore {
     }
     try checkOverlap(range, "a newly allocated cluster")
     if range.upperBound > fileByteCount {
-      let step = max(Self.growthByteCount, clusterByteCount)
+      // About a quarter of what is there, a power of two.
+      let quarter: UInt64 = 1 << UInt64(61 - min(60, fileByteCount.leadingZeroBitCount))
+      let bounds = Self.growthByteCounts
+      let step = max(min(max(quarter, bounds.lowerBound), bounds.upperBound), clusterByteCount)
       let wanted = range.upperBound.dividedRoundingUp(by: step) * step
       // Refcount blocks may have made the file longer than this already.
       let present = try store.byteCount()
