@@ -88,8 +88,8 @@ let package = Package(
     // Helpers that test targets share: scratch folders, programs, faulty stores, builders of images.
     .target(name: "CTestSupport", path: "Tests/CTestSupport"),
     .target(
-      name: "TestSupport", dependencies: ["PlatterCore", "CTestSupport", system], path: "Tests/TestSupport",
-      swiftSettings: strict),
+      name: "TestSupport", dependencies: ["PlatterCrypto", "PlatterCore", "CCrypto", "CTestSupport", system],
+      path: "Tests/TestSupport", swiftSettings: strict),
     // The writer of qcow2 against models, power cuts and faults: for tests, and in large numbers for `make prove`.
     .target(
       name: "WriterProof",

@@ -312,6 +312,46 @@ struct IOTests {
     for image in [IOImage(), IOImage.all[0]] { try compare(commands(list) + image.words("disk"), image) }
   }
 
+  @Test(
+    "run-time options without effect are checked all the same",
+    arguments: [
+      "lazy-refcounts=42", "lazy-refcounts=on", "pass-discard-other=x", "overlap-check.active-l1=x", "cache-size=x",
+      "cache-size=1M,l2-cache-size=64k,refcount-cache-size=64k", "cache-size=1M,l2-cache-size=2M", "cache-size=0",
+      "cache-size=1M,refcount-cache-size=2M", "l2-cache-entry-size=33k", "l2-cache-entry-size=128k",
+      "l2-cache-entry-size=4k", "refcount-cache-size=256T", "overlap-check=constant,overlap-check.template=all",
+      "overlap-check=blubb", "overlap-check.template=blubb", "overlap-check=cached", "cache-clean-interval=-1",
+      "cache-clean-interval=x", "cache-clean-interval=10", "l2-cache-entry-size=512,l2-cache-size=8E",
+    ])
+  func runTimeOptions(options: String) throws {
+    try compare(commands(["reopen -o \(options)", "length"]) + ["disk"])
+  }
+
+  /// The words in the middle are ours: which structure is damaged, and how.
+  @Test("a disk whose refcounts turn out to be damaged is marked corrupt, and scripts see the line that they look for")
+  func markedCorrupt() throws {
+    let folder = try ScratchDirectory()
+    try Tool.qemuImg.succeed(
+      "create", "-q", "-f", "qcow2", "-o", "refcount_bits=64,cluster_size=1k", "disk", "1M", in: folder.path)
+    _ = try theirs(
+      ["-c", "write -q 0 124k", "-c", "discard -q 121k 1k", "-c", "discard -q 123k 1k", "disk"], folder.path)
+    var image = try folder.read("disk")
+    let table = image[48..<56].reduce(0) { $0 << 8 | Int($1) }
+    image[table + 14] = 6
+    for isOurs in [false, true] {
+      try folder.write(image, to: "disk")
+      let words = ["-c", "write 121k 3k", "-c", "write 0 1k", "disk"]
+      let result = try isOurs ? ours(words, folder.path) : theirs(words, folder.path)
+      #expect(result.outputText.hasPrefix("write failed: Input/output error\nwrite failed: "))
+      let lines = result.errorText.split(separator: "\n")
+      #expect(lines.count == 1)
+      #expect(lines.first?.hasPrefix("qcow2: Marking image as corrupt: ") == true)
+      #expect(lines.first?.hasSuffix("; further corruption events will be suppressed") == true)
+      #expect(result.status == 1)
+      let marked = try folder.read("disk")
+      #expect(marked[79] & 2 == 2)
+    }
+  }
+
   @Test("what an open disk is cannot be changed")
   func reopening() throws {
     let list = [

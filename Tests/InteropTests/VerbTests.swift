@@ -115,6 +115,42 @@ struct VerbTests {
     try twins.expectEqual("disk")
   }
 
+  /// Where the map of an image changes between data, zeros and nothing; where that lies is the writer's business.
+  private func presence(_ image: String) throws -> [String] {
+    var changes: [String] = []
+    var last = ""
+    for line in try Tool.qemuImg("map", "--output=json", image).outputText.split(separator: "\n") {
+      let parts = line.split(separator: ",").map(String.init)
+      let kind = parts[3...5].joined()
+      if kind != last { changes.append("\(kind) from \(parts[0])") }
+      last = kind
+    }
+    return changes
+  }
+
+  @Test(
+    "zeros among data leave gaps of the length that -S says, where clusters are shorter",
+    arguments: ["", "-S 4k", "-S 8k", "-S 512", "-S 0"], ["512", "1k", "4k"])
+  func gaps(sparse: String, cluster: String) throws {
+    let twins = try Twins(
+      "create -q -f qcow2 source 1M", "qemu-io source write -q -P 1 0 1k", "qemu-io source write -q -P 1 8k 1k",
+      "qemu-io source write -q -P 1 17k 1k", "qemu-io source write -q -P 1 40k 512")
+    for arguments in ["source out", "source source out"] {
+      let line = "convert -O qcow2 -o cluster_size=\(cluster) \(sparse) \(arguments)"
+      try twins.expectSame(line.split(separator: " ").joined(separator: " "))
+      let maps = try [twins.theirs, twins.ours].map { folder in try presence(folder.appending("out").string) }
+      #expect(maps[0] == maps[1])
+      try twins.expectEqual("out")
+    }
+  }
+
+  @Test("a data file that is missing or not named is told in the same words", arguments: ["gone.data", ""])
+  func missingDataFile(name: String) throws {
+    let twins = try Twins(
+      "create -q -f qcow2 -o data_file=disk.data disk 1M", "amend -f qcow2 -o data_file=\(name) disk")
+    for line in ["map disk", "convert -O raw disk out", "compare disk disk"] { try twins.expectSame(line) }
+  }
+
   @Test("resize: larger, smaller, by a difference")
   func resize() throws {
     let twins = try Twins(

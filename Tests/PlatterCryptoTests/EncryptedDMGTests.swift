@@ -11,7 +11,9 @@ struct EncryptedDMGTests {
   }()
 
   private func open(_ file: [UInt8], _ passphrase: String = "test123") throws(ImageError) -> any ByteStore {
-    try EncryptedDMG.open(MemoryStore(file, name: "disk.dmg"), passphrase: Array(passphrase.utf8))
+    var iterations: UInt64 = 0
+    return try EncryptedDMG.open(
+      MemoryStore(file, name: "disk.dmg"), passphrase: Array(passphrase.utf8), iterations: &iterations)
   }
 
   @Test("both key sizes and all block sizes read back", arguments: [128, 256], [512, 4096, 65536, 1 << 20])

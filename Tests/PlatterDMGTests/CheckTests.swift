@@ -1,6 +1,7 @@
 import PlatterCore
 import PlatterCrypto
 import PlatterDMG
+import TestSupport
 import Testing
 
 @Suite("A check verifies every checksum and names the partition that fails")

@@ -1,5 +1,6 @@
 import PlatterCodecs
 import PlatterCore
+import TestSupport
 
 /// Builds disk images from the format's description, sound ones and broken ones. Independent of the reader.
 struct DMGBuilder {
@@ -125,10 +126,6 @@ extension DMGBuilder.Chunk {
         "fd377a585a0000016922de36020021010c0000008f98419ce001ff00085d002c6ffbbeb25bb00000f80248a4000120800400"
         + "00002ef67dfa3e300d8b020000000001595a"),
     content: [UInt8](repeating: 0x58, count: 512))
-}
-
-func bigEndian<T: FixedWidthInteger>(_ value: T) -> [UInt8] {
-  (0..<T.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> T(T.bitWidth - 8 - 8 * $0)) }
 }
 
 func bytes(hexadecimal text: String) -> [UInt8] {

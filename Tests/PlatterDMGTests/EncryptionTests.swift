@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterDMG
+import TestSupport
 import Testing
 
 /// A disk of one sector of 0x5A, encrypted: AES-128 under the key 00…0f, block codes under 10…23, both wrapped under

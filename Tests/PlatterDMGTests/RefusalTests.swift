@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterDMG
+import TestSupport
 import Testing
 
 /// An image that is wrong in one place, and the words that must name it.

@@ -14,7 +14,14 @@ struct SegmentTests {
   init() throws { scratch = try ScratchDirectory() }
 
   /// Cuts the data fork in parts, each with a trailer; the first has the property list.
-  private func write(cuts: [Int], change: (Int, inout [UInt8]) -> Void = { _, _ in }) throws -> FilePath {
+  ///
+  /// - Parameters:
+  ///   - change: changes the trailer of a segment.
+  ///   - wrap: what becomes of a segment's bytes before they are written.
+  private func write(
+    cuts: [Int], change: (Int, inout [UInt8]) -> Void = { _, _ in },
+    wrap: (Int, [UInt8]) throws -> [UInt8] = { $1 }
+  ) throws -> FilePath {
     let whole = image.build()
     let forkCount = image.partitions[0].chunks.reduce(0) { $0 + $1.payload.count }
     let list = Array(whole[forkCount..<whole.count - 512])
@@ -30,13 +37,15 @@ struct SegmentTests {
       change(number, &trailer)
       if number == 1 { fork += list }
       let name = number == 1 ? "disk.dmg" : "disk.00\(number).dmgpart"
-      try scratch.write(fork + trailer, to: name)
+      try scratch.write(try wrap(number, fork + trailer), to: name)
     }
     return scratch.file("disk.dmg")
   }
 
-  private func open(_ path: FilePath, _ policy: ReferencePolicy) throws -> any ImageMap {
-    let context = OpenContext(path: path, resolver: ReferenceResolver(policy))
+  private func open(_ path: FilePath, _ policy: ReferencePolicy, _ passphrase: String? = nil) throws -> any ImageMap {
+    let context = OpenContext(
+      path: path, resolver: ReferenceResolver(policy),
+      passphrase: { () throws(ImageError) in passphrase.map { Array($0.utf8) } })
     return try DMG.open(FileStore(path), context)
   }
 
@@ -82,5 +91,91 @@ struct SegmentTests {
     let path = try write(cuts: [100]) { number, trailer in if number == 2 { trailer[23] ^= 1 } }
     let error = #expect(throws: ImageError.self) { try open(path, .siblings) }
     #expect(error?.message.contains("begins at byte 0x65 of the data fork, not at 0x64") == true)
+  }
+
+  // MARK: Encrypted ones: each file by itself.
+
+  /// An encrypted file of its own: other keys, salt and size of blocks than those of its neighbours.
+  private func encrypted(
+    _ number: Int, _ bytes: [UInt8], passphrase: String = "test123", iterations: UInt32 = 7
+  ) throws -> [UInt8] {
+    var builder = EncryptedDMGBuilder()
+    builder.generator = SeededGenerator(seed: UInt64(number))
+    builder.keyBits = number % 2 == 0 ? 128 : 256
+    builder.blockByteCount = 512 << number
+    builder.passphrase = Array(passphrase.utf8)
+    builder.iterations = iterations
+    builder.plain = bytes
+    return try builder.version2()
+  }
+
+  @Test("segments that are encrypted, each under keys of its own, read as one disk", arguments: [[100], [700, 3700]])
+  func encryptedSegments(cuts: [Int]) throws {
+    let path = try write(cuts: cuts, wrap: { number, bytes in try encrypted(number, bytes) })
+    let map = try open(path, .siblings, "test123")
+    #expect(try contents(map) == image.disk)
+    #expect(map.isEncrypted)
+    #expect(map.facts.specific?["encryption"]?["cipher-alg"] == .text("aes-256"))
+    #expect(map.facts.specific?["segment-count"] == .unsigned(UInt64(cuts.count + 1)))
+    #expect(try check(map).corruptions == 0)
+    let forbidden = #expect(throws: ImageError.self) { try open(path, .none, "test123") }
+    #expect(forbidden?.code == .forbidden)
+  }
+
+  @Test("facts of an encrypted first segment need no other file, and without a passphrase nothing is known of them")
+  func encryptedFacts() throws {
+    let path = try write(cuts: [100], wrap: { number, bytes in try encrypted(number, bytes) })
+    var context = OpenContext(path: path, isForFactsOnly: true)
+    #expect(try DMG.open(FileStore(path), context).facts.specific?["segment-count"] == nil)
+    context.passphrase = { () throws(ImageError) in Array("test123".utf8) }
+    #expect(try DMG.open(FileStore(path), context).facts.specific?["segment-count"] == .unsigned(2))
+  }
+
+  @Test("a segment under another passphrase is named")
+  func otherPassphrase() throws {
+    let path = try write(
+      cuts: [100],
+      wrap: { number, bytes in
+        try encrypted(number, bytes, passphrase: number == 1 ? "test123" : "other")
+      })
+    let error = #expect(throws: ImageError.self) { try open(path, .siblings, "test123") }
+    #expect(error?.message.hasPrefix("invalid passphrase") == true)
+    #expect(error?.file?.hasSuffix("disk.002.dmgpart") == true)
+  }
+
+  @Test("a segment in the clear among encrypted ones is refused, and the other way round", arguments: [1, 2])
+  func mixed(plain: Int) throws {
+    let path = try write(
+      cuts: [100],
+      wrap: { number, bytes in
+        number == plain ? bytes : try encrypted(number, bytes)
+      })
+    let error = #expect(throws: ImageError.self) { try open(path, .siblings, "test123") }
+    #expect(error?.message == "segment 2 is \(plain == 2 ? "not " : "")encrypted, unlike the first segment")
+  }
+
+  @Test("an encrypted file that was cut in pieces as it is, is refused")
+  func cutContainer() throws {
+    let whole = try encrypted(1, image.build())
+    try scratch.write(Array(whole.prefix(whole.count - 600)), to: "disk.dmg")
+    try scratch.write(Array(whole.suffix(600)), to: "disk.002.dmgpart")
+    let error = #expect(throws: ImageError.self) { try open(scratch.file("disk.dmg"), .siblings, "test123") }
+    #expect(error?.code == .truncated)
+  }
+
+  /// The limit of one file would let an image with 999 segments ask for hours of work.
+  @Test("the work of all passphrases together has one limit")
+  func iterations() throws {
+    let path = try write(
+      cuts: [100],
+      wrap: { number, bytes in
+        var file = try encrypted(number, bytes)
+        // The second segment alone asks for as much as the limit allows; the first asks for seven.
+        if number == 2 { file.replaceSubrange(1032..<1036, with: bigEndian(UInt32(100_000_000))) }
+        return file
+      })
+    let error = #expect(throws: ImageError.self) { try open(path, .siblings, "test123") }
+    #expect(error?.code == .unsupported)
+    #expect(error?.message.contains("more than 100000000 iterations") == true)
   }
 }

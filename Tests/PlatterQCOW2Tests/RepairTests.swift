@@ -312,6 +312,22 @@ private func severity(_ status: Int32) -> Int { [0: 0, 3: 1, 2: 2][status] ?? 3 
   }
 }
 
+@Suite("Marks of other programs")
+struct ForeignMarkTests {
+  /// A repair left bits alone that promise something about an image that it had changed.
+  @Test("a repair clears the autoclear bits that nobody here knows, on sound images too")
+  func autoclear() throws {
+    var image = variedImage()
+    image.autoclear = 1 << 63 | 1 << 40
+    let bytes = image.build().bytes
+    #expect(try check(bytes).corruptions == 0)
+    let (fixed, _) = try repair(bytes)
+    // The bit of the bitmaps stays.
+    #expect(fixed[88..<96] == [0, 0, 0, 0, 0, 0, 0, 1])
+    #expect(Array(fixed[..<88]) == Array(bytes[..<88]))
+  }
+}
+
 @Suite("qemu-img agrees that it is repaired", .requires(.qemuImg))
 struct RepairInteropTests {
   @Test("every repaired image is clean for qemu-img too", arguments: Damage.all)

@@ -1,5 +1,7 @@
+import Platter
 import PlatterCore
 import PlatterQED
+import Synchronization
 import TestSupport
 import Testing
 
@@ -104,6 +106,63 @@ private func mapError(_ builder: QEDBuilder) throws -> ImageError? {
     let error = try #require(try mapError(builder))
     #expect(error.description.hasPrefix("disk.qed: L1 entry 0 points to byte \(entry.hex), "))
     #expect(error.description.contains(reason))
+  }
+
+  @Test(
+    "of a table that the file's end cuts, the entries that are there are mapped, and asking for the others fails",
+    arguments: [1, 2] as [UInt64])
+  func cutTable(tableClusters: UInt64) throws {
+    // 512 or 1024 entries; the data lies before the table.
+    var builder = QEDBuilder(tableClusters: tableClusters, size: 512 * tableClusters * 4096)
+    let data = builder.append([UInt8](repeating: 5, count: 4096), clusters: 1)
+    let table = builder.append([], clusters: tableClusters)
+    builder.setFirst(0, table)
+    for cluster: UInt64 in [0, 100, 400] { builder.set(cluster, data) }
+    // Ends inside the entry of cluster 300.
+    let bytes = Array(builder.bytes.prefix(Int(table) + 300 * 8 + 3))
+    let image = try QED.open(MemoryStore(bytes, name: "disk.qed"), OpenContext())
+    var part: [Extent] = []
+    #expect(try image.map(0..<image.byteCount, limit: 10, into: &part) == 300 * 4096)
+    #expect(part.map(\.kind) == [.data, .absent, .data, .absent])
+    let error = #expect(throws: ImageError.self) { try image.map(300 * 4096..<image.byteCount, limit: 10, into: &part) }
+    #expect(error?.code == .truncated)
+    #expect(
+      error?.message
+        == "L2 entry 300 of the table at \(table.hex) lies past the end of the file (\(UInt64(bytes.count).hex))")
+    let report = try (image as? any CheckableMap)?.check(workers: 1) { _ in true }
+    #expect(report?.corruptions == 1)
+  }
+
+  @Test("salvage of a file that was cut inside an L2 table keeps what the entries that are there name")
+  func salvagedTable() throws {
+    var builder = QEDBuilder(size: 512 * 4096)
+    let data = builder.append([UInt8](repeating: 5, count: 4096), clusters: 1)
+    let table = builder.append([], clusters: 1)
+    builder.setFirst(0, table)
+    for cluster: UInt64 in [0, 299, 300, 400] { builder.set(cluster, data) }
+    let bytes = Array(builder.bytes.prefix(Int(table) + 300 * 8))
+    let image = try DiskImage.open(MemoryStore(bytes, name: "disk.qed"), OpenOptions(format: "qed"))
+    let losses = Mutex<[Range<UInt64>]>([])
+    let salvaged = image.salvaging(Salvage { loss in losses.withLock { $0.append(loss.range) } })
+    let disk = try salvaged.read(Int(image.byteCount), at: 0)
+    for cluster in 0..<512 {
+      let byte: UInt8 = cluster == 0 || cluster == 299 ? 5 : 0
+      #expect(disk[cluster * 4096..<(cluster + 1) * 4096].allSatisfy { $0 == byte }, "cluster \(cluster)")
+    }
+    let lost: [Range<UInt64>] = (UInt64(300)..<512).map { cluster in cluster * 4096..<(cluster + 1) * 4096 }
+    #expect(losses.withLock { $0 } == lost)
+  }
+
+  @Test("a bad entry does not hide what comes before it, whatever is asked for")
+  func beforeBadEntry() throws {
+    var builder = QEDBuilder()
+    builder.set(3, 1)
+    builder.set(5, 0x10_0000)
+    let image = try QED.open(builder.store(), OpenContext())
+    var part: [Extent] = []
+    #expect(try image.map(0..<image.byteCount, limit: 10, into: &part) == 5 * 4096)
+    #expect(part.map(\.kind) == [.absent, .zero, .absent])
+    #expect(try image.map(6 * 4096..<image.byteCount, limit: 10, into: &part) == image.byteCount)
   }
 
   @Test("entries inside the header clusters are refused")

@@ -139,8 +139,10 @@ private func sectors(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating
   }
 
   static let badExtents: [(String, String)] = [
-    ("RW 3 FLAT \"a\" 0", "the flat extent (3 sectors from sector 0) lies past the end of the file (0x400)"),
-    ("RW 1 FLAT \"a\" 2", "the flat extent (1 sectors from sector 2) lies past the end of the file (0x400)"),
+    (
+      "RW 18014398509481982 FLAT \"a\" 2",
+      "the flat extent (18014398509481982 sectors from sector 2) lies past the end of the file (0x400)"
+    ),
     ("RW 1 VMFSRDM \"a\"", "extent 1 is a device (VMFSRDM), which is not opened"),
     ("RW 1 SPARSE \"a\"", "the header does not start with \"KDMV\""),
     ("RW 1 VMFSSPARSE \"a\"", "the header does not start with \"COWD\""),
@@ -157,6 +159,59 @@ private func sectors(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating
     var builder = SparseBuilder()
     _ = try disk.folder.write(builder.build(), to: "b")
     #expect(disk.refusal()?.message == sentence)
+  }
+
+  @Test(
+    "a flat file that is too short is read as far as it goes; the rest is an error, and zeros to who salvages",
+    arguments: [(700, 0), (512, 1), (0, 3), (1024, 0)])
+  func shortFlat(fileByteCount: Int, offset: Int) throws {
+    let disk = try Disk("RW 2 ZERO\nRW 3 FLAT \"a\" \(offset)\nRW 1 FLAT \"b\" 0\n")
+    let file = [UInt8](repeating: 7, count: fileByteCount)
+    _ = try disk.folder.write(file, to: "a")
+    _ = try disk.folder.write(sectors(9, 1), to: "b")
+    let present = Array(file.dropFirst(offset * 512))
+    let warnings = Mutex<[String]>([])
+    let map = try disk.map(.siblings, OpenContext(warn: { text in warnings.withLock { $0.append(text) } }))
+    let fault =
+      "the flat extent (3 sectors from sector \(offset)) lies past the end of the file (\(UInt64(fileByteCount).hex))"
+    #expect(warnings.withLock { $0 } == ["\(disk.folder["a"]): \(fault), and reading it there fails"])
+    let report = try (map as? any CheckableMap)?.check(workers: 1) { _ in true }
+    #expect(report?.messages == ["\(disk.folder["a"]): \(fault)"])
+    #expect(report?.corruptions == 1)
+    #expect(try runs(map, limit: 1) == runs(map))
+
+    let image = try DiskImage.open(disk.folder["disk.vmdk"], OpenOptions(format: "vmdk"))
+    #expect(try image.read(present.count, at: 1024) == present)
+    let error = #expect(throws: ImageError.self) { try image.read(1, at: UInt64(1024 + present.count)) }
+    #expect(error?.code == .truncated)
+    #expect(error?.message.hasSuffix("but the file ends at \(UInt64(fileByteCount).hex)") == true)
+    let losses = Mutex<[Range<UInt64>]>([])
+    let salvaged = image.salvaging(Salvage { loss in losses.withLock { $0.append(loss.range) } })
+    let rest = [UInt8](repeating: 0, count: 1536 - present.count)
+    let whole: [UInt8] = sectors(0, 2) + present + rest + sectors(9, 1)
+    #expect(try salvaged.read(3072, at: 0) == whole)
+    let lost = UInt64(1024 + present.count)..<2560
+    #expect(losses.withLock { $0 } == [lost])
+  }
+
+  @Test("a flat file that is too short is not opened for writing")
+  func shortFlatWritable() throws {
+    let disk = try Disk("RW 3 FLAT \"a\" 0\n")
+    _ = try disk.folder.write(sectors(1, 2), to: "a")
+    let error = #expect(throws: ImageError.self) { try disk.map(.siblings, OpenContext(isWritable: true)) }
+    #expect(error?.message == "the flat extent (3 sectors from sector 0) lies past the end of the file (0x400)")
+  }
+
+  /// Trying every sector behind the end of the file took as long as a disk of that size.
+  @Test("what a flat file lacks costs salvage nothing", .timeLimit(.minutes(1)))
+  func longLoss() throws {
+    let disk = try Disk("RW 2147483648 FLAT \"a\" 0\n")
+    _ = try disk.folder.write(sectors(1, 2), to: "a")
+    let image = try DiskImage.open(disk.folder["disk.vmdk"], OpenOptions(format: "vmdk"))
+    let losses = Mutex<[Range<UInt64>]>([])
+    let salvaged = image.salvaging(Salvage { loss in losses.withLock { $0.append(loss.range) } })
+    #expect(try salvaged.read(1 << 26, at: 1 << 39).allSatisfy { $0 == 0 })
+    #expect(losses.withLock { $0.count } <= 64)
   }
 
   @Test("extents that are together longer than any disk are refused")

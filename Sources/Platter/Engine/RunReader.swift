@@ -43,10 +43,11 @@ struct RunReader {
     }
     let got = try store.read(into: &target, at: extent.offset)
     guard got == target.byteCount else {
+      let end = got > 0 ? extent.offset + UInt64(got) : min(extent.offset, try store.byteCount())
       throw ImageError(
         .truncated,
         "guest bytes \(extent.start.hex)..<\(extent.end.hex) should lie at \(extent.offset.hex), but the file ends at "
-          + "\((extent.offset + UInt64(got)).hex)", file: store.name)
+          + "\(end.hex)", file: store.name)
     }
     if extent.cipher > 0 {
       let cipher = map.ciphers[Int(extent.cipher) - 1]

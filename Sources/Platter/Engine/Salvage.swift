@@ -16,21 +16,14 @@ package final class Salvage: Sendable {
   }
 
   private let report: @Sendable (Loss) -> Void
-  /// Steps that were told of: a copy may read twice.
-  private let told = Mutex(NumberSet())
+  /// What was told of: a copy may read twice.
+  private let told = Mutex(JoinedRanges())
 
   /// - Parameter report: told of every loss once, from any thread.
   package init(_ report: @escaping @Sendable (Loss) -> Void) { self.report = report }
 
   func note(_ range: Range<UInt64>, _ error: ImageError, isMap: Bool = false) {
-    let isNews = told.withLock { told in
-      var isNews = false
-      for step in range.lowerBound / Self.stepByteCount...(range.upperBound - 1) / Self.stepByteCount
-      where told.insert(step) {
-        isNews = true
-      }
-      return isNews
-    }
+    let isNews = told.withLock { $0.insert(range) }
     if isNews { report(Loss(range: range, error: error, isMap: isMap)) }
   }
 }
@@ -48,8 +41,14 @@ extension RunReader {
     }
     var lost: (range: Range<UInt64>, error: ImageError)?
     var position = run.extent.start
+    let storeEnd = try? image.layers[Int(run.depth)].map.stores[Int(run.extent.store)].byteCount()
     while position < run.extent.end {
-      let end = min(run.extent.end, (position / Salvage.stepByteCount + 1) * Salvage.stepByteCount)
+      // Behind the file's end there is nothing to try step by step.
+      let isPastEnd = run.extent.offset + (position - run.extent.start) >= storeEnd ?? .max
+      let end =
+        isPastEnd
+        ? run.extent.end
+        : min(run.extent.end, (position / Salvage.stepByteCount + 1) * Salvage.stepByteCount)
       let place = Int(position - run.extent.start)..<Int(end - run.extent.start)
       do throws(ImageError) {
         var part = target._mutatingExtracting(place)
@@ -63,5 +62,29 @@ extension RunReader {
       position = end
     }
     if let lost { salvage.note(lost.range, lost.error) }
+  }
+}
+
+/// Sorted ranges, those that touch joined: losses lie together, so few are kept however much is lost.
+private struct JoinedRanges {
+  private var ranges: [Range<UInt64>] = []
+
+  /// False where all of it was there already.
+  mutating func insert(_ range: Range<UInt64>) -> Bool {
+    var first = 0
+    var high = ranges.count
+    while first < high {
+      let middle = (first + high) / 2
+      if ranges[middle].upperBound < range.lowerBound { first = middle + 1 } else { high = middle }
+    }
+    var joined = range
+    var end = first
+    while end < ranges.count, ranges[end].lowerBound <= joined.upperBound {
+      joined = min(joined.lowerBound, ranges[end].lowerBound)..<max(joined.upperBound, ranges[end].upperBound)
+      end += 1
+    }
+    guard end != first + 1 || ranges[first] != joined else { return false }
+    ranges.replaceSubrange(first..<end, with: CollectionOfOne(joined))
+    return true
   }
 }

@@ -6,6 +6,8 @@ struct UnitCopyOptions: Sendable {
   var workerCount: Int
   /// Zeros are left out; else every unit gets its place.
   var skipsZeros = true
+  /// Shortest gap that zeros among data leave, a power of two; a unit where that is longer.
+  var gapByteCount: UInt64 = 0
   /// Places follow the guest's order, so that the file is the same on every run.
   var isOrdered = true
   /// Pack units with this effort; nil for plain ones.
@@ -18,8 +20,9 @@ struct UnitCopyOptions: Sendable {
 /// Since the file is not in use until it is complete, a place may be linked before its bytes are written: a failure throws
 /// the whole file away. The tables thus come out in the same order as the data, whoever is faster.
 final class UnitCopy: Sendable {
-  /// Zeros of this length inside a unit are left out where its space reads as zeros.
-  private static let zeroByteCount = 4096
+  /// Shortest zeros inside a unit that are left out where its space reads as zeros.
+  private static let minimumZeroByteCount: UInt64 = 4096
+  private let zeroByteCount: Int
 
   private let source: ConvertSource
   private let units: any UnitSource
@@ -40,6 +43,7 @@ final class UnitCopy: Sendable {
     // A disk of unknown size has to grow, with nobody else at the map.
     if source.images.isEmpty { options.isOrdered = true }
     self.options = options
+    zeroByteCount = Int(max(Self.minimumZeroByteCount, options.gapByteCount))
     backing = target.belowTop
     let unit = max(map.allocationUnit ?? map.mapUnit, map.mapUnit)
     self.unit = unit
@@ -84,7 +88,7 @@ final class UnitCopy: Sendable {
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
     var reader = try UnitReader(
       units, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
-      packing: options.packing)
+      gapByteCount: options.gapByteCount, packing: options.packing)
     while !stop.isRaised, var block = try units.next() {
       guard try reader.read(&block) else { return }
       let verdicts = reader.judge(block)
@@ -187,12 +191,12 @@ final class UnitCopy: Sendable {
     while start < bytes.byteCount {
       var end = start
       while end < bytes.byteCount {
-        let next = min(end + Self.zeroByteCount, bytes.byteCount)
+        let next = min(end + zeroByteCount, bytes.byteCount)
         guard !bytes.extracting(end..<next).isAllZero else { break }
         end = next
       }
       if end > start { try store.write(bytes.extracting(start..<end), at: write.offset + UInt64(start)) }
-      start = end + Self.zeroByteCount
+      start = end + zeroByteCount
     }
   }
 }

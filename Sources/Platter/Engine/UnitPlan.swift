@@ -20,6 +20,7 @@ struct UnitBlock {
     var run: Run
     /// Where it lies in the target.
     var offset: UInt64
+    var end: UInt64 { offset + run.extent.byteCount }
   }
 }
 

@@ -19,6 +19,7 @@ struct UnitReader: ~Copyable {
   private let backing: DiskImage?
   private let unit: UInt64
   private let skipsZeros: Bool
+  private let gaps: GapRule
   private let packer: UnitPacker?
   private let scratch = Scratch()
   private var below: AlignedBuffer
@@ -27,15 +28,18 @@ struct UnitReader: ~Copyable {
   /// Packed units, one behind the other.
   private(set) var packed: AlignedBuffer
 
+  /// - Parameter gapByteCount: zeros that the sources hold as data are left out in aligned gaps of this length.
   /// - Throws: `.unsupported` where this build was made without the codec of `packing`.
   init(
     _ source: any UnitSource, unit: UInt64, blockByteCount: UInt64, backing: DiskImage?, skipsZeros: Bool,
-    packing: UnitPacker.Effort?
+    gapByteCount: UInt64 = 0, packing: UnitPacker.Effort?
   ) throws(ImageError) {
     self.source = source
     self.unit = unit
     self.backing = backing
     self.skipsZeros = skipsZeros
+    // Packed units have no neighbours in the file that a gap would tear apart.
+    gaps = GapRule(unit: unit, byteCount: packing == nil ? gapByteCount : 0)
     packer = if let packing { try UnitPacker(packing) } else { nil }
     buffer = AlignedBuffer(byteCount: Int(blockByteCount))
     below = AlignedBuffer(byteCount: backing == nil ? 0 : Int(blockByteCount))
@@ -74,9 +78,10 @@ struct UnitReader: ~Copyable {
   mutating func judge(_ block: UnitBlock) -> [UnitVerdict] {
     var verdicts: [UnitVerdict] = []
     var used = 0
+    var gap = GapRule.Gap()
     for index in 0..<unitCount(block) {
       let range = index * Int(unit)..<(index + 1) * Int(unit)
-      if let verdict = withoutData(range) {
+      if let verdict = withoutData(range), gaps.allow(range, of: block, buffer.bytes, &gap) {
         verdicts.append(verdict)
         continue
       }

@@ -170,7 +170,7 @@ private final class UnitSurvey: Sendable {
   private func work(_ progress: ProgressCounter, _ stop: StopFlag) throws(ImageError) {
     var reader = try UnitReader(
       source, unit: unit, blockByteCount: blockByteCount, backing: backing, skipsZeros: options.skipsZeros,
-      packing: options.packing)
+      gapByteCount: options.gapByteCount, packing: options.packing)
     while !stop.isRaised, var block = try source.next() {
       let verdicts: [UnitVerdict]
       if isKnown(block) {

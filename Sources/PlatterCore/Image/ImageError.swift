@@ -27,6 +27,9 @@ public struct ImageError: Error, Sendable, CustomStringConvertible {
     case cancelled
   }
 
+  /// How a sentence ends that tells of damage for which the image was marked, so that nobody writes it any more.
+  package static let markedCorrupt = "; the image is marked corrupt"
+
   public var code: Code
   /// The sentence, without the file's name.
   public var message: String

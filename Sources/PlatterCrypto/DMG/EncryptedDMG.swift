@@ -16,7 +16,7 @@ package enum EncryptedDMG {
   /// The sentence for a passphrase that fits no key item; a damaged item says the same.
   package static let wrongPassphraseMessage = "invalid passphrase: it unlocks no key of the encrypted disk image"
 
-  /// Most iterations that one unlocking may cost, over all key items.
+  /// Most iterations that opening one image may cost, over all key items of all its segments.
   package static let maximumIterations: UInt64 = 100_000_000  // ours; Apple's tools use some 10^5
 
   /// Whether a file is encrypted this way.
@@ -38,13 +38,17 @@ package enum EncryptedDMG {
 
   /// The decrypted image, read-only.
   ///
-  /// - Parameter passphrase: every byte counts.
+  /// - Parameters:
+  ///   - passphrase: every byte counts.
+  ///   - iterations: what the segments of one image that are open cost so far; this one's are added.
   /// - Throws: `.invalidArgument` with `wrongPassphraseMessage`; `.unsupported` where only certificates open it, or for
   ///   another cipher; `.corrupt`, `.truncated`.
-  package static func open(_ store: any ByteStore, passphrase: [UInt8]) throws(ImageError) -> any ByteStore {
+  package static func open(_ store: any ByteStore, passphrase: [UInt8], iterations: inout UInt64) throws(ImageError)
+    -> any ByteStore
+  {
     try naming(store.name) { () throws(ImageError) -> any ByteStore in
       let header = try EncryptedDMGHeader(reading: store)
-      let keys = try header.unlock(passphrase: passphrase)
+      let keys = try header.unlock(passphrase: passphrase, iterations: &iterations)
       return try DecryptingDMGStore(store, header, keys)
     }
   }

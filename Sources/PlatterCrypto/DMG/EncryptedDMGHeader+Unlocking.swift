@@ -10,13 +10,13 @@ extension EncryptedDMGHeader {
   }
 
   /// Tries the passphrase on every item.
-  func unlock(passphrase: [UInt8]) throws(ImageError) -> Keys {
+  /// - Parameter work: iterations of all items tried so far; those of this image are added.
+  func unlock(passphrase: [UInt8], iterations work: inout UInt64) throws(ImageError) -> Keys {
     guard !wrappings.isEmpty else {
       throw .unsupported("encrypted disk image: its keys are wrapped for certificates only, not under a passphrase")
     }
-    var work: UInt64 = 0
     for wrapping in wrappings {
-      work += wrapping.iterations
+      work = work.adding(wrapping.iterations) ?? .max
       guard work <= EncryptedDMG.maximumIterations else {
         throw .unsupported(
           "encrypted disk image: its key items ask for more than \(EncryptedDMG.maximumIterations) iterations")

@@ -15,9 +15,10 @@ extension DMG {
       guard context.isForFactsOnly else { throw passphraseNeeded }
       return try locked(store)
     }
-    let payload = try EncryptedDMG.open(store, passphrase: passphrase)
+    var decryption = Decryption(passphrase: passphrase)
+    let payload = try decryption.open(store)
     if let trailer = try readTrailer(payload) {
-      return try openChunks([store, payload], payload, trailer, isEncrypted: true, context)
+      return try openChunks([store, payload], payload, trailer, decryption, context)
     }
     return DMGImage(
       byteCount: try payload.byteCount(), stores: [store, payload], content: .raw, isEncrypted: true,
@@ -29,5 +30,19 @@ extension DMG {
     let header = try EncryptedDMGHeader(reading: store)
     return DMGImage(
       byteCount: header.dataByteCount, stores: [store], content: .locked, isEncrypted: true, encryption: header.facts)
+  }
+}
+
+/// One passphrase for all files of an image: each segment is encrypted by itself, under keys of its own.
+struct Decryption {
+  private let passphrase: [UInt8]
+  /// What the files that are open cost; bounded for all of them together.
+  private var iterations: UInt64 = 0
+
+  init(passphrase: [UInt8]) { self.passphrase = passphrase }
+
+  /// The plain bytes of a file.
+  mutating func open(_ store: any ByteStore) throws(ImageError) -> any ByteStore {
+    try EncryptedDMG.open(store, passphrase: passphrase, iterations: &iterations)
   }
 }

@@ -8,7 +8,7 @@ extension DMG {
       guard let trailer = try readTrailer(store) else {
         throw .corrupt("no trailer (\"koly\") was found: not a disk image of Apple's, or cut short")
       }
-      return try openChunks([store], store, trailer, isEncrypted: false, context)
+      return try openChunks([store], store, trailer, nil, context)
     }
   }
 
@@ -26,19 +26,20 @@ extension DMG {
   /// - Parameters:
   ///   - stores: element 0 is the file, the last the store that its bytes are read from.
   ///   - payload: that last store.
+  ///   - decryption: what decrypted it, and decrypts the other segments; nil where nothing is encrypted.
   static func openChunks(
-    _ stores: [any ByteStore], _ payload: any ByteStore, _ trailer: Trailer, isEncrypted: Bool, _ context: OpenContext
+    _ stores: [any ByteStore], _ payload: any ByteStore, _ trailer: Trailer, _ decryption: Decryption?,
+    _ context: OpenContext
   ) throws(ImageError) -> DMGImage {
     var stores = stores
     var segments = [Segment(store: payload, trailer: trailer)]
     var dataStoreByteCount = try payload.byteCount()
     if trailer.isSegmented {
-      guard !isEncrypted else { throw .unsupported("the image is encrypted and has segments") }
       if context.isForFactsOnly {
         // Facts are told without opening what the image names, so that nothing is known of the others' lengths.
         dataStoreByteCount = .max
       } else {
-        segments = try openSegments(first: segments[0], context)
+        segments = try openSegments(first: segments[0], decryption, context)
         let dataFork = SegmentedStore(segments)
         dataStoreByteCount = try dataFork.byteCount()
         stores.append(dataFork)
@@ -58,10 +59,10 @@ extension DMG {
     try table.finish(sectorCount: sectorCount)
     let warnings = warnings(table, tableEnd: tableEnd, sectorCount: sectorCount)
     for warning in warnings { context.warn("\(stores[0].name): \(warning)") }
-    let encryption: Property? = isEncrypted ? try EncryptedDMG.facts(stores[0]) : nil
+    let encryption = decryption == nil ? nil : try EncryptedDMG.facts(stores[0])
     return DMGImage(
       byteCount: table.endSector * sectorByteCount, stores: stores,
-      content: .chunks(table, segments.map(\.trailer)), isEncrypted: isEncrypted, encryption: encryption,
+      content: .chunks(table, segments.map(\.trailer)), isEncrypted: decryption != nil, encryption: encryption,
       warnings: warnings,
       references: trailer.isSegmented ? segmentNames(trailer.segmentCount, context) : [])
   }

@@ -1,8 +1,10 @@
 import PlatterCore
+import PlatterCrypto
 import SystemPackage
 
 /// One file of an image that goes over several.
 struct Segment: Sendable {
+  /// The file, or its plain bytes.
   var store: any ByteStore
   var trailer: Trailer
 }
@@ -13,8 +15,11 @@ extension DMG {
 
   /// Opens the files that follow the first: `base.002.dmgpart`, `base.003.dmgpart`, ... beside `base.dmg`.
   ///
-  /// - Throws: `.corrupt` where a file is no segment of this image; what opening a reference throws.
-  static func openSegments(first: Segment, _ context: OpenContext) throws(ImageError) -> [Segment] {
+  /// - Throws: `.corrupt` where a file is no segment of this image; what opening a reference or decrypting it throws.
+  static func openSegments(first: Segment, _ decryption: Decryption?, _ context: OpenContext) throws(ImageError)
+    -> [Segment]
+  {
+    var decryption = decryption
     let trailer = first.trailer
     guard trailer.segmentNumber == 1 else {
       throw .invalidArgument(
@@ -32,9 +37,14 @@ extension DMG {
       let name = try segmentName(number, context)
       let store = try context.resolver.open(name, from: context.path, what: "segment \(number)")
       let segment = try naming(store.name) { () throws(ImageError) in
-        guard let part = try readTrailer(store) else { throw .corrupt("no trailer (\"koly\") was found") }
+        guard try EncryptedDMG.isEncrypted(store) == (decryption != nil) else {
+          throw .corrupt(
+            "segment \(number) is \(decryption == nil ? "" : "not ")encrypted, unlike the first segment")
+        }
+        let payload = try decryption?.open(store) ?? store
+        guard let part = try readTrailer(payload) else { throw .corrupt("no trailer (\"koly\") was found") }
         try check(part, number: number, of: trailer, begin: end)
-        return Segment(store: store, trailer: part)
+        return Segment(store: payload, trailer: part)
       }
       guard let next = end.adding(segment.trailer.dataFork.byteCount) else {
         throw .corrupt("the segments' data forks are longer than any file")

@@ -163,7 +163,7 @@ extension Repair {
   }
 
   /// - Parameter present: the header with the present features; nil where these are not they.
-  private func setAutoclear(_ features: AutoclearFeatures, _ present: Header?) throws(ImageError) {
+  func setAutoclear(_ features: AutoclearFeatures, _ present: Header?) throws(ImageError) {
     guard features != present?.autoclearFeatures else { return }
     try write([features.rawValue], at: 88)
     try store.flush()

@@ -92,6 +92,8 @@ struct Repair {
     let first = try survey()
     copyBudget = first.fileByteCount.adding(Self.copyAllowance) ?? .max
     let before = first.report(first.header.incompatibleFeatures)
+    // What the bits that we do not know promise may not hold behind a repair.
+    try setAutoclear(first.header.autoclearFeatures.intersection(.known), first.header)
     guard before.corruptions > 0 || before.leaks > 0 else { return before }
     switch mode {
     case .leaks: try repairLeaks(first)

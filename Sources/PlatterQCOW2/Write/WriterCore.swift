@@ -125,15 +125,27 @@ struct WriterCore {
   /// - Returns: the clusters, and whether they read as zeros.
   mutating func allocate(_ wanted: UInt64) throws(ImageError) -> (clusters: Range<UInt64>, isFresh: Bool) {
     let freshStart = refcounts.freshStart
-    let row = try refcounts.allocate(wanted, store)
+    let row = try counting { counts, store throws(ImageError) in try counts.allocate(wanted, store) }
     try claimOrDrop(row)
     return (row, row.lowerBound >= freshStart)
   }
 
   mutating func allocateRow(_ count: UInt64) throws(ImageError) -> Range<UInt64> {
-    let row = try refcounts.allocateRow(count, store)
+    let row = try counting { counts, store throws(ImageError) in try counts.allocateRow(count, store) }
     try claimOrDrop(row)
     return row
+  }
+
+  /// Takes space; where the counts turn out to be damaged, the image is marked corrupt and takes no more writes.
+  private mutating func counting<R>(
+    _ body: (inout Refcounts, any ByteStore) throws(ImageError) -> R
+  ) throws(ImageError) -> R {
+    do throws(ImageError) {
+      return try body(&refcounts, store)
+    } catch {
+      guard error.code == .corrupt else { throw error }
+      throw try marked(error.message)
+    }
   }
 
   /// `claim`; clusters that cannot be claimed are given back.
@@ -181,16 +193,19 @@ struct WriterCore {
   mutating func checkOverlap(_ range: Range<UInt64>, _ what: String) throws(ImageError) {
     if let damage { throw damage }
     guard let kind = overlaps.metadata(in: range) else { return }
-    let error = ImageError(
-      .corrupt, "\(what) at \(range.lowerBound.hex) overlaps \(kind.rawValue); the image is marked corrupt",
-      file: store.name)
+    throw try marked("\(what) at \(range.lowerBound.hex) overlaps \(kind.rawValue)")
+  }
+
+  /// Marks the image corrupt for everybody who opens it. Returns what is thrown from now on.
+  private mutating func marked(_ finding: String) throws(ImageError) -> ImageError {
+    let error = ImageError(.corrupt, finding + ImageError.markedCorrupt, file: store.name)
     damage = error
     if header.version >= 3 {
       header.incompatibleFeatures.insert(.corrupt)
       try store.write(Words.encode([header.incompatibleFeatures.rawValue]).rawBytes, at: 72)
       try store.flush()
     }
-    throw error
+    return error
   }
 
   // MARK: Tables

@@ -12,6 +12,9 @@ struct TablePage: Sendable {
 
   let bytes: [UInt8]
 
+  /// Entries in the page: those of a table's last page in a file that was cut may be fewer.
+  var entryCount: UInt64 { UInt64(bytes.count / 8) }
+
   /// The entry with this index in the page. Traps outside it.
   subscript(index: Int) -> UInt64 {
     guard let entry = bytes.rawBytes.littleEndian(at: index * 8, as: UInt64.self) else {

@@ -63,15 +63,17 @@ package final class QEDImage: ImageMap {
 
   var store: any ByteStore { stores[0] }
 
-  /// The page at a place in the file that was checked to lie inside a table.
+  /// The page of a table at a place that was checked to be no larger than a file can be; of a page that the file's end
+  /// cuts, the entries that are there.
   func page(at offset: UInt64) throws(ImageError) -> TablePage {
-    let count = Int(TablePage.byteCount(tableByteCount: header.tableByteCount))
+    let whole = TablePage.byteCount(tableByteCount: header.tableByteCount)
+    let present = min(whole, fileByteCount.subtracting(offset) ?? 0).roundedDown(toMultipleOf: 8)
     return try pages.value(for: offset) { () throws(ImageError) in
-      TablePage(bytes: try store.readFully("a table", at: offset, count: count))
+      TablePage(bytes: try store.readFully("a table", at: offset, count: Int(present)))
     }
   }
 
-  /// Why an L1 entry names no L2 table, or nil where it does.
+  /// Why an L1 entry names no whole L2 table, or nil where it does.
   func fault(inTableOffset offset: UInt64) -> String? {
     if let fault = fault(inPlace: offset) { return fault }
     guard let end = offset.adding(header.tableByteCount), end <= fileByteCount else {
@@ -80,7 +82,8 @@ package final class QEDImage: ImageMap {
     return nil
   }
 
-  /// Why an L2 entry names no data cluster, or nil where it does. The last cluster of the file may be cut.
+  /// Why an entry names no data cluster, and no table at all, or nil where it does. What is named may be cut by the
+  /// file's end.
   func fault(inClusterOffset offset: UInt64) -> String? {
     if let fault = fault(inPlace: offset) { return fault }
     guard offset < fileByteCount else { return "past the end of the file (\(fileByteCount.hex))" }

@@ -148,7 +148,8 @@ extension IOSession {
         return "Cannot change the option '\(name)'"
       }
     }
-    return nil
+    guard let map = disk?.image.layers[0].map, map.formatName == "qcow2" else { return nil }
+    return RunTimeOptions(node, byteCount: map.byteCount, clusterByteCount: map.allocationUnit ?? 65536).complaint
   }
 
   /// What the open disk has under an option that cannot change.

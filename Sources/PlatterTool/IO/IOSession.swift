@@ -14,6 +14,8 @@ final class IOSession {
   }
   var hasQuit = false
   var hasFailed = false
+  /// The open disk was found damaged and marked so, and that was told.
+  private var isMarkedCorrupt = false
 
   init(_ call: Invocation) { self.call = call }
 
@@ -69,8 +71,18 @@ final class IOSession {
     } catch {
       // Scripts compare what QEMU's program prints; people get the reason.
       if !call.program.isDropIn { call.messages.error(error.description) }
+      tellOfMark(error)
       throw .line("\(what): \(error.systemSentence)")
     }
+  }
+
+  /// A drop-in says once for each disk, in the line that scripts look for, that a request made it unusable.
+  private func tellOfMark(_ error: ImageError) {
+    guard call.program.isDropIn, !isMarkedCorrupt, error.message.hasSuffix(ImageError.markedCorrupt) else { return }
+    isMarkedCorrupt = true
+    let finding = error.message.dropLast(ImageError.markedCorrupt.count)
+    call.messages.line(
+      "qcow2: Marking image as corrupt: \(finding); further corruption events will be suppressed")
   }
 
   /// Says how a request went, unless it is to be quiet.
@@ -221,9 +233,11 @@ final class IOSession {
   func close() throws(IOFailure) {
     guard let closing = disk else { return }
     disk = nil
+    defer { isMarkedCorrupt = false }
     do throws(ImageError) {
       try closing.close()
     } catch {
+      guard !isMarkedCorrupt else { return }
       throw .message(error.description)
     }
   }

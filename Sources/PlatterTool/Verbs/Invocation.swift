@@ -184,16 +184,22 @@ package enum OpenFailure {
     if let reason = error.errno, error.message.hasPrefix("cannot be opened") {
       return "Could not open '\(shown)': \(reason.description)"
     }
-    if let reason = error.errno, let reference = backingName(error.message) {
+    if error.message == "the image keeps its data in an external file, but names none" {
+      return "'data-file' is required for this image"
+    }
+    if let reason = error.errno, let reference = referenceName("data file", error.message) {
+      return "Could not open '\(reference)': \(reason.description)"
+    }
+    if let reason = error.errno, let reference = referenceName("backing file", error.message) {
       let full = InfoReport.fullName(reference, shown)
       return "Could not open backing file: Could not open '\(full)': \(reason.description)"
     }
     return error.file.map(names.contains) ?? true ? error.message : error.description
   }
 
-  /// The name in the library's sentence about a backing file that cannot be opened.
-  private static func backingName(_ message: String) -> String? {
-    let start = "the backing file \""
+  /// The name in the library's sentence about a file of this kind that the image names and that cannot be opened.
+  private static func referenceName(_ what: String, _ message: String) -> String? {
+    let start = "the \(what) \""
     guard message.hasPrefix(start) else { return nil }
     let rest = message.dropFirst(start.count)
     guard let end = rest.firstIndex(of: "\""), rest[end...].hasPrefix("\" cannot be opened:") else { return nil }

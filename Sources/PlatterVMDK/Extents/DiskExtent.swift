@@ -29,14 +29,26 @@ struct FlatExtent: DiskExtent {
   let store: UInt16
   /// Byte of the file at which the extent starts.
   let offset: UInt64
+  /// Bytes of the extent that the file has. The others are mapped to where they should be, and reading them fails.
+  let presentByteCount: UInt64
+  /// What is wrong with the file's length.
+  let fault: String?
 
   func map(_ range: Range<UInt64>, base: UInt64, _ run: inout RunAppender, _ list: inout [Extent]) throws(ImageError)
     -> UInt64
   {
-    let part = Extent.data(
-      start: base + range.lowerBound, byteCount: range.upperBound - range.lowerBound, store: store,
-      offset: offset + range.lowerBound, isSparse: true)
-    return run.append(part, to: &list) ? range.upperBound : range.lowerBound
+    var position = range.lowerBound
+    while position < range.upperBound {
+      // What a file lacks is no hole in it.
+      let isPresent = position < presentByteCount
+      let end = isPresent ? min(presentByteCount, range.upperBound) : range.upperBound
+      let part = Extent.data(
+        start: base + position, byteCount: end - position, store: store, offset: offset + position,
+        isSparse: isPresent)
+      guard run.append(part, to: &list) else { break }
+      position = end
+    }
+    return position
   }
 }
 

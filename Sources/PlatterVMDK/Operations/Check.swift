@@ -19,6 +19,7 @@ extension VMDKImage: CheckableMap {
         switch part.extent {
         case let extent as SparseExtent: try check.check(extent)
         case let extent as SESparseExtent: try check.check(extent)
+        case let extent as FlatExtent: if let fault = extent.fault { check.corrupt(fault) }
         case let extent as UnreadableExtent: check.unreadable(extent.reason.message)
         default: break
         }

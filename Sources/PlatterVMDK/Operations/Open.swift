@@ -146,7 +146,10 @@ struct Opening {
     return try naming(store.name) { () throws(ImageError) in
       let opener = ExtentOpener(store: store, index: index, context: context)
       switch line.kind {
-      case .flat, .vmfs: return try opener.flat(offset: line.offset, sectorCount: line.sectorCount)
+      case .flat, .vmfs:
+        let extent = try opener.flat(offset: line.offset, sectorCount: line.sectorCount)
+        if let fault = extent.fault { context.warn("\(store.name): \(fault), and reading it there fails") }
+        return extent
       case .sparse: return try opener.sparse(try SparseHeader.read(store), sectorCount: line.sectorCount)
       case .vmfsSparse: return try opener.vmfsSparse(sectorCount: line.sectorCount).extent
       case .seSparse: return try opener.seSparse(sectorCount: line.sectorCount)

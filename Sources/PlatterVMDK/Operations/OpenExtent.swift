@@ -6,16 +6,20 @@ struct ExtentOpener {
   let index: UInt16
   let context: OpenContext
 
+  /// A file that is shorter than its line says is read as far as it goes; it is not written.
   func flat(offset: UInt64, sectorCount: UInt64) throws(ImageError) -> FlatExtent {
     let length = try store.byteCount()
     // Both are below 2^54, so neither sum nor product can overflow.
     let start = offset * sectorByteCount
     let count = sectorCount * sectorByteCount
-    guard start <= length, count <= length - start else {
-      throw .truncated(
-        "the flat extent (\(sectorCount) sectors from sector \(offset)) lies past the end of the file (\(length.hex))")
+    let present = min(count, length.subtracting(start) ?? 0)
+    let fault =
+      "the flat extent (\(sectorCount) sectors from sector \(offset)) lies past the end of the file (\(length.hex))"
+    guard present == count || (!context.isWritable && start + count <= UInt64(Int64.max)) else {
+      throw .truncated(fault)
     }
-    return FlatExtent(store: index, offset: start)
+    return FlatExtent(
+      store: index, offset: start, presentByteCount: present, fault: present == count ? nil : fault)
   }
 
   func sparse(_ header: SparseHeader, sectorCount: UInt64) throws(ImageError) -> SparseExtent {

@@ -1,10 +1,9 @@
 import CCrypto
 import PlatterCore
 import PlatterCrypto
-import TestSupport
 
 /// Encrypts whole blocks with libcrypto itself, apart from the code under test.
-func encrypted(_ bytes: [UInt8], _ cipher: String, key: [UInt8], iv: [UInt8]) throws -> [UInt8] {
+package func encrypted(_ bytes: [UInt8], _ cipher: String, key: [UInt8], iv: [UInt8]) throws -> [UInt8] {
   var output = [UInt8](repeating: 0, count: bytes.count)
   var count: Int32 = 0
   let context = unsafe EVP_CIPHER_CTX_new()
@@ -19,16 +18,18 @@ func encrypted(_ bytes: [UInt8], _ cipher: String, key: [UInt8], iv: [UInt8]) th
   return output
 }
 
-/// An encrypted disk image, written down field by field from the published layout.
-struct EncryptedDMGBuilder {
-  var keyBits = 256
-  var blockByteCount = 512
-  var iterations: UInt32 = 7
-  var passphrase: [UInt8] = Array("test123".utf8)
-  var plain: [UInt8] = []
+/// An encrypted disk image of Apple's, written down field by field from the published layout.
+package struct EncryptedDMGBuilder {
+  package var keyBits = 256
+  package var blockByteCount = 512
+  package var iterations: UInt32 = 7
+  package var passphrase: [UInt8] = Array("test123".utf8)
+  package var plain: [UInt8] = []
   /// Bytes of the last block's padding that are left out of the file.
-  var cutByteCount = 0
-  var generator = SeededGenerator(seed: 0xd46)
+  package var cutByteCount = 0
+  package var generator = SeededGenerator(seed: 0xd46)
+
+  package init() {}
 
   private mutating func blocks(_ cipherKey: [UInt8], _ codeKey: [UInt8]) throws -> [UInt8] {
     var file: [UInt8] = []
@@ -43,12 +44,13 @@ struct EncryptedDMGBuilder {
     return file
   }
 
-  mutating func version2(_ change: (inout [UInt8]) -> Void = { _ in }) throws -> [UInt8] {
+  package mutating func version2(_ change: (inout [UInt8]) -> Void = { _ in }) throws -> [UInt8] {
     let cipherKey = generator.bytes(keyBits / 8)
     let codeKey = generator.bytes(20)
     let salt = generator.bytes(20)
     let iv = generator.bytes(8)
-    let wrapping = try derived(passphrase, salt, UInt64(iterations), .sha1, 24)
+    let wrapping = try PBKDF2.key(
+      passphrase: passphrase.rawBytes, salt: salt.rawBytes, iterations: UInt64(iterations), hash: .sha1, byteCount: 24)
     let wrappingKey = wrapping.bytes.array()
     var blob = cipherKey + codeKey + Array("CKIE\0".utf8)
     blob = padded(blob)
@@ -76,11 +78,12 @@ struct EncryptedDMGBuilder {
     return file
   }
 
-  mutating func version1() throws -> [UInt8] {
+  package mutating func version1() throws -> [UInt8] {
     let cipherKey = generator.bytes(keyBits / 8)
     let codeKey = generator.bytes(20)
     let salt = generator.bytes(20)
-    let wrapping = try derived(passphrase, salt, UInt64(iterations), .sha1, 24)
+    let wrapping = try PBKDF2.key(
+      passphrase: passphrase.rawBytes, salt: salt.rawBytes, iterations: UInt64(iterations), hash: .sha1, byteCount: 24)
     let wrappingKey = wrapping.bytes.array()
     var header = [UInt8](repeating: 0, count: 0x4e8)
     func put(_ bytes: [UInt8], _ offset: Int) { header.replaceSubrange(offset..<offset + bytes.count, with: bytes) }
@@ -111,6 +114,7 @@ private func padded(_ bytes: [UInt8]) -> [UInt8] {
   return bytes + [UInt8](repeating: UInt8(count), count: count)
 }
 
-func bigEndian<T: FixedWidthInteger>(_ number: T) -> [UInt8] {
+/// The bytes of a number, highest first.
+package func bigEndian<T: FixedWidthInteger>(_ number: T) -> [UInt8] {
   stride(from: T.bitWidth - 8, through: 0, by: -8).map { UInt8(truncatingIfNeeded: number >> T($0)) }
 }
