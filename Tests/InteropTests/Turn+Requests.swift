@@ -15,6 +15,11 @@ extension TurnModel {
 
   /// Up to four requests to one process.
   func writeSome(_ side: TurnSide, _ random: inout SeededGenerator) throws {
+    try succeed(side, requests(&random))
+  }
+
+  /// Up to four requests; the model has them already.
+  func requests(_ random: inout SeededGenerator) -> [String] {
     var requests: [String] = []
     for _ in 0..<Int.random(in: 1...4, using: &random) {
       let range = randomRange(&random)
@@ -38,7 +43,7 @@ extension TurnModel {
         change(range) { $0.clear(range) }
       }
     }
-    try succeed(side, requests)
+    return requests
   }
 
   private func succeed(_ side: TurnSide, _ requests: [String]) throws {
@@ -47,7 +52,7 @@ extension TurnModel {
   }
 
   /// What `write -s` makes of a short file: it begins again at its end.
-  private static func payload(_ number: Int, _ count: Int) -> [UInt8] {
+  static func payload(_ number: Int, _ count: Int) -> [UInt8] {
     let piece = randomBytes(1 << 16, from: number << 17)
     var payload: [UInt8] = []
     payload.reserveCapacity(count)

@@ -6,7 +6,9 @@ extension TurnModel {
   /// One side does something, and the other looks at it.
   func step(_ random: inout SeededGenerator) throws {
     let side = TurnSide.allCases.randomElement(using: &random) ?? .ours
-    let choice = Int.random(in: 0..<30, using: &random)
+    // Key slots are in few images, and there often.
+    let choice = !slots.isEmpty && random.chance(3) ? 34 : Int.random(in: 0..<34, using: &random)
+    chooseKey(&random)
     switch choice {
     case 0...6: try writeSome(side, &random)
     case 7, 8: try discard(side, &random)
@@ -15,15 +17,18 @@ extension TurnModel {
     case 15, 16: try createSnapshot(side)
     case 17, 18: try applySnapshot(side, &random)
     case 19: try deleteSnapshot(side, &random)
-    case 20: try commit(side, &random)
-    case 21: try rebase(side, &random)
-    case 22: try rename(side, &random)
-    case 23, 24: try amend(side, &random)
-    case 25...27: try changeBitmaps(side, &random)
-    default: try convert(side, &random)
+    case 20, 21: try commit(side, &random)
+    case 22: try rebase(side, &random)
+    case 23: try rename(side, &random)
+    case 24, 25: try amend(side, &random)
+    case 26...28: try changeBitmaps(side, &random)
+    case 29, 30: try convert(side, &random)
+    case 31: try copyPart(side, &random)
+    case 32, 33: try crash(side, &random)
+    default: try changeKeys(side, &random)
     }
     try audit(by: side.other, isThorough: choice >= 12)
-    if (20...22).contains(choice) { try auditBases() }
+    if (20...23).contains(choice) { try auditBases() }
   }
 
   // MARK: Size
@@ -100,48 +105,6 @@ extension TurnModel {
     if try take(side, image.words("snapshot", ["-d", snapshots[index].name])) { snapshots.remove(at: index) }
   }
 
-  // MARK: The chain
-
-  /// Writes what the image has into its backing image. A snapshot would change with that.
-  private func commit(_ side: TurnSide, _ random: inout SeededGenerator) throws {
-    guard let backing, let base = bases[backing], snapshots.isEmpty else { return }
-    let words = image.words("commit", ["-q"] + (random.chance(3) ? ["-d"] : []))
-    guard try take(side, words, isTheirsAlone: !["raw", "qcow2"].contains(base.format)) else { return }
-    bases[backing]?.bytes = bytes + base.bytes.dropFirst(bytes.count)
-    noteEverything()
-  }
-
-  /// Another backing image, or none, and the same disk.
-  private func rebase(_ side: TurnSide, _ random: inout SeededGenerator) throws {
-    guard snapshots.isEmpty, let target = newBacking(&random) else { return }
-    let format = bases[target]?.format
-    let words = image.words("rebase", ["-b", target] + (format.map { ["-F", $0] } ?? []))
-    // QEMU goes round in circles where the old backing image ends before the disk, and stands on the new one.
-    let hangs = target == "deep" && below.count < bytes.count
-    guard try take(side, words, isOursAlone: hangs) else { return }
-    backing = target.isEmpty ? nil : target
-    noteEverything()
-  }
-
-  private func newBacking(_ random: inout SeededGenerator) -> String? {
-    (bases.keys.sorted() + [""]).filter { $0 != backing ?? "" }.randomElement(using: &random)
-  }
-
-  /// A copy of the backing image in another format takes its place, by name alone.
-  private func rename(_ side: TurnSide, _ random: inout SeededGenerator) throws {
-    guard backing != nil, names < 100, let format = BaseImage.formats.randomElement(using: &random) else { return }
-    names += 1
-    let name = "twin\(names)"
-    try makeBase(name, format, below, by: ["raw", "qcow2"].contains(format) ? side.other : .theirs)
-    guard try take(side, image.words("rebase", ["-u", "-b", name, "-F", format])) else { return }
-    backing = name
-  }
-
-  private func noteEverything() {
-    untouched = []
-    for name in bitmaps.keys { bitmaps[name]?.noteEverything(bytes.count) }
-  }
-
   // MARK: Options
 
   private func amend(_ side: TurnSide, _ random: inout SeededGenerator) throws {
@@ -158,31 +121,6 @@ extension TurnModel {
     if options.hasPrefix("compat=") { version = options.hasPrefix("compat=1.1") ? 3 : 2 }
     if options.hasPrefix("refcount_bits=") { refcountBits = Int(options.dropFirst(14)) ?? 16 }
     if options == "data_file_raw=off" { isDataFileRaw = false }
-  }
-
-  // MARK: Conversion
-
-  /// A copy, made in another way, takes the disk's place: flat, or over the same backing image.
-  private func convert(_ side: TurnSide, _ random: inout SeededGenerator) throws {
-    let rows = ProofRow.all.filter { $0.byteCount * 6 >= UInt64(bytes.count) && $0.byteCount <= 8 << 20 }
-    guard let any = rows.randomElement(using: &random) else { return }
-    let target = TurnTests.row(any, &random)
-    names += 1
-    let copy = TurnImage(row: target, name: "disk\(names)")
-    var options =
-      ["-O", "qcow2", "-o", copy.options] + (target.isEncrypted && !row.isEncrypted ? TurnImage.secret : [])
-    let keepsBacking = backing != nil && !random.chance(3)
-    if let backing, keepsBacking { options += ["-B", backing, "-F", bases[backing]?.format ?? "raw"] }
-    if random.chance(3) { options.append("-c") }
-    let keepsBitmaps = !bitmaps.isEmpty && !random.chance(3)
-    if keepsBitmaps { options.append("--bitmaps") }
-    guard try take(side, image.words("convert", options, [copy.name])) else { return }
-    image = copy
-    takeOver(target)
-    hasPacked = true
-    snapshots = []
-    if !keepsBitmaps { bitmaps = [:] }
-    if !keepsBacking { backing = nil }
   }
 
   // MARK: Bitmaps

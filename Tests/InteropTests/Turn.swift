@@ -11,13 +11,14 @@ enum TurnSide: String, CaseIterable, Sendable {
   var other: TurnSide { self == .ours ? .theirs : .ours }
 
   /// Runs `qemu-img`, or `qemu-io`, of this side.
-  func run(_ tool: Tool, _ words: [String], in folder: FilePath) throws -> RunResult {
+  /// - Parameter isKilled: a signal is what ends it.
+  func run(_ tool: Tool, _ words: [String], in folder: FilePath, isKilled: Bool = false) throws -> RunResult {
     let result =
       switch self {
       case .ours: try Program.run([tool.name] + words, in: folder, timeoutSeconds: 60)
       case .theirs: try TestSupport.run(tool.path ?? tool.name, words, in: folder, timeoutSeconds: 60)
       }
-    guard !result.timedOut, result.status < 64 else {
+    guard !result.timedOut, result.status < 64 || isKilled else {
       throw WriterFault("\(self): \(tool) \(words) ended with \(result.status)\(result.timedOut ? " (too late)" : "")")
     }
     return result
@@ -26,10 +27,15 @@ enum TurnSide: String, CaseIterable, Sendable {
 
 /// A qcow2 image under test: how it was made, and its name.
 struct TurnImage: Sendable {
-  static let secret = ["--object", "secret,id=s,data=secret"]
+  /// Objects that hold all passphrases, the one that images are made with first.
+  static let keys = ["s", "t", "u", "v"]
+  static let secret = keys.flatMap { ["--object", "secret,id=\($0),data=\(passphrase($0))"] }
+  static func passphrase(_ key: String) -> String { key == "s" ? "secret" : "secret \(key)" }
 
   var row: ProofRow
   var name: String
+  /// The object whose passphrase opens it now.
+  var key = "s"
   var dataName: String { name + ".data" }
 
   /// A command line for `qemu-img`, the image behind the options.
@@ -45,7 +51,7 @@ struct TurnImage: Sendable {
   }
 
   private var secret: [String] { row.isEncrypted ? Self.secret : [] }
-  private var description: String { "driver=qcow2,file.filename=\(name),encrypt.key-secret=s" }
+  var description: String { "driver=qcow2,file.filename=\(name),encrypt.key-secret=\(key)" }
 
   /// What `-o` takes.
   var options: String {
@@ -68,7 +74,8 @@ struct TurnImage: Sendable {
     // A program that another test starts holds copies of locks for a moment.
     options.locking = .shared
     options.snapshot = snapshot
-    options.passphrase = { ProofRow.secret() }
+    let passphrase = Array(Self.passphrase(key).utf8)
+    options.passphrase = { passphrase }
     return options
   }
 }
@@ -83,6 +90,8 @@ final class TurnModel {
   struct Base {
     var format: String
     var bytes: [UInt8]
+    /// The image that it lies over.
+    var over: String?
   }
 
   let scratch: ScratchDirectory
@@ -92,6 +101,8 @@ final class TurnModel {
   var bytes: [UInt8]
   var snapshots: [Snapshot] = []
   var bitmaps: [String: ProofBitmap] = [:]
+  /// Key slots in use, with the object whose passphrase opens each. None without LUKS.
+  var slots: [Int: String] = [:]
   /// Images below, by name.
   var bases: [String: Base] = [:]
   var backing: String?
@@ -151,51 +162,11 @@ final class TurnModel {
     refcountBits = Int(row.value("refcount_bits")) ?? 16
     isDataFileRaw = row.value("data_file") == "raw"
     isDataFileWhole = true
-    mayHideBytes = false
+    // What space that was given in advance deciphers to lies behind the disk's end too.
+    mayHideBytes = row.isEncrypted && row.value("preallocation") != "off"
     untouched = []
     hasPacked = false
-  }
-
-  // MARK: Images below
-
-  private func makeBases(_ random: inout SeededGenerator) throws {
-    let format = row.backing ?? "raw"
-    try makeBase("deep", "raw", content(&random), by: .theirs)
-    try makeBase(
-      "below", format, content(&random), over: format == "qcow2" && random.chance(2) ? "deep" : nil, by: .theirs)
-    try makeBase("other", BaseImage.formats.randomElement(using: &random) ?? "raw", content(&random), by: .theirs)
-  }
-
-  /// Sometimes shorter than the disk, sometimes longer.
-  private func content(_ random: inout SeededGenerator) -> [UInt8] {
-    var content = [UInt8](repeating: 0, count: Int.random(in: 1...bytes.count * 5 / 4 / 512, using: &random) * 512)
-    let step = max(1536, content.count / 40 / 512 * 512)
-    for start in stride(from: 0, to: content.count, by: step) where !random.chance(3) {
-      content.put(randomBytes(min(step * 2 / 3, content.count - start), from: start * 7 + 1), at: start)
-    }
-    return content
-  }
-
-  func makeBase(_ name: String, _ format: String, _ content: [UInt8], over deep: String? = nil, by side: TurnSide)
-    throws
-  {
-    try scratch.write(content, to: "content")
-    let over = deep.map { ["-B", $0, "-F", "raw"] } ?? []
-    try succeed(side, Tool.qemuImg, ["convert", "-f", "raw", "-O", format] + over + ["content", name])
-    bases[name] = Base(format: format, bytes: content)
-    let found = try readBase(name)
-    // Some formats have whole units alone.
-    guard found.count >= content.count, found == content.resized(to: found.count) else {
-      throw WriterFault("\(side) made another \(format) image than was asked for")
-    }
-    bases[name] = Base(format: format, bytes: found)
-  }
-
-  private func readBase(_ name: String) throws -> [UInt8] {
-    var options = OpenOptions(format: bases[name]?.format, references: .siblings)
-    options.locking = .shared
-    let disk = try DiskImage.open(scratch[name], options)
-    return try disk.read(Int(disk.byteCount), at: 0)
+    slots = row.value("encrypt.format") == "luks" ? [0: "s"] : [:]
   }
 
   // MARK: Running
@@ -277,36 +248,51 @@ final class TurnModel {
     }
   }
 
-  /// The images below: checked, and read as they should.
-  func auditBases() throws {
-    for (name, base) in bases {
-      try compare(try readBase(name), base.bytes, "in \(name)")
-      if base.format == "qcow2" { try succeed(.theirs, Tool.qemuImg, ["check", "-q", "-f", "qcow2", name]) }
-    }
-  }
-
   /// Closing words: both programs read, check and describe it alike.
   func finish() throws {
+    for key in Set(slots.values) {
+      image.key = key
+      for side in TurnSide.allCases { try compare(try read(by: side), bytes, "for \(side), opened with \(key)") }
+    }
     for side in TurnSide.allCases { try audit(by: side, isThorough: true) }
     try auditBases()
     if isDataFileRaw, isDataFileWhole, !row.isEncrypted {
-      try compare(try scratch.read(image.dataName), bytes, "in the raw data file")
+      // QEMU gives space in advance in whole clusters.
+      let data = try scratch.read(image.dataName)
+      let hasMore = row.value("preallocation") != "off" && data.count == (bytes.count + cluster - 1) / cluster * cluster
+      try compare(hasMore ? data.resized(to: bytes.count) : data, bytes, "in the raw data file")
     }
+    // Whether an image looks preallocated depends on the blocks that its file has, which is settled once it is on disk.
+    for name in [image.name] + chain { try FileStore(scratch.file(name), FileStore.Options(isWritable: true)).flush() }
     for verb in ["info", "map"] {
-      if verb == "map", !hasSameMap { continue }
       let words = image.words(verb, ["--output=json"])
       let (ours, theirs) = try (
         TurnSide.ours.run(.qemuImg, words, in: folder), TurnSide.theirs.run(.qemuImg, words, in: folder)
       )
-      guard ours.outputText == theirs.outputText else {
-        throw WriterFault("\(verb): \(ours.outputText)\nand not\n\(theirs.outputText)")
+      guard ours.succeeded, theirs.succeeded else { throw WriterFault("\(verb): \(ours.errorText)\(theirs.errorText)") }
+      if ours.outputText == theirs.outputText { continue }
+      if verb == "map" {
+        let (ours, theirs) = try (comparable(ours.outputText), comparable(theirs.outputText))
+        if ours == theirs { continue }
+        throw WriterFault("map: \(ours)\nand not\n\(theirs)")
       }
+      throw WriterFault("\(verb): \(ours.outputText)\nand not\n\(theirs.outputText)")
     }
   }
 
-  /// QEMU takes what is only reserved in a data file for data, and does not say where a VHDX has its data.
-  private var hasSameMap: Bool {
-    // Where nothing has a place, QEMU does not tell packed clusters from others.
-    !row.hasDataFile && backing.flatMap { bases[$0]?.format } != "vhdx" && !(row.isEncrypted && hasPacked)
+  /// A map without what QEMU does not tell: where a VHDX has its data and what of it is a hole; what is only reserved in a
+  /// data file; which of the parts that have no place are packed.
+  private func comparable(_ json: String) throws -> TurnMap {
+    let formats = chain.map { bases[$0]?.format }
+    return try TurnMap(json: json).mapped { entry in
+      var entry = entry
+      if entry.isZero, !bytes.part(entry.range).rawBytes.isAllZero {
+        throw WriterFault("bytes \(entry.range) are zeros on the map alone:\n\(json)")
+      }
+      let isVHDX = entry.depth > 0 && entry.depth <= formats.count && formats[entry.depth - 1] == "vhdx"
+      if isVHDX { entry.offset = nil }
+      if entry.isData, isVHDX || entry.depth == 0 && row.hasDataFile { entry.isZero = false }
+      return entry
+    }
   }
 }

@@ -101,42 +101,39 @@ extension [Bool] {
 @Suite("Bitmaps of a writer that is stopped") struct BitmapPowerCutTests {
   static let cutCount = PowerCutTests.cutCount / 2
   static let chosenSeed = PowerCutTests.chosenSeed
-  static let shareCount: UInt64 = 4
 
-  @Test("the power goes", arguments: 0..<shareCount)
-  func powerCuts(share: UInt64) throws {
-    var cuts = 0
-    var seed = Self.chosenSeed ?? share
-    while cuts < Self.cutCount / Int(Self.shareCount) {
+  @Test("the power goes", arguments: Seeds.shares)
+  func powerCuts(share: UInt64) {
+    Seeds.run(share: share, amount: Self.cutCount, chosen: Self.chosenSeed) { seed in
       var random = SeededGenerator(seed: seed)
       let subject = BitmapModel.subject(&random)
-      do {
-        let built = try subject.build(seed: random.next())
-        let journal = ChangeJournal()
-        var model = BitmapModel(try WriterModel(subject, built, journal: journal))
-        var moments = [Moment(model)]
-        try Self.run(&model, &random) { moments.append($0) }
-        try PowerCut([built.image], journal).forEachCut(&random) { count, files in
-          cuts += 1
-          let left = files[0]
-          do {
-            let remains = try Remains(left, model.disk)
-            try remains.check(moments)
-            if let moment = moments.last(where: { $0.end == count }) {
-              try BitmapModel.compare(moment.bitmaps, with: remains.source, UInt64(remains.bytes.count))
-            }
-            if cuts % 8 == 0 { try Remains.goOn(left, model.disk) }
-          } catch {
-            throw WriterFault("cut after \(count): \(error)\n\(model.history.joined(separator: "\n"))")
-          }
-        }
-      } catch {
-        Issue.record("seed \(seed): \(error)\n\(subject)")
-        return
-      }
-      guard Self.chosenSeed == nil else { return }
-      seed += Self.shareCount
+      do { return try Self.powerCuts(subject, &random) } catch { throw WriterFault("\(error)\n\(subject)") }
     }
+  }
+
+  /// - Returns: how many cuts there were.
+  private static func powerCuts(_ subject: WriterSubject, _ random: inout SeededGenerator) throws -> Int {
+    var cuts = 0
+    let built = try subject.build(seed: random.next())
+    let journal = ChangeJournal()
+    var model = BitmapModel(try WriterModel(subject, built, journal: journal))
+    var moments = [Moment(model)]
+    try Self.run(&model, &random) { moments.append($0) }
+    try PowerCut([built.image], journal).forEachCut(&random) { count, files in
+      cuts += 1
+      let left = files[0]
+      do {
+        let remains = try Remains(left, model.disk)
+        try remains.check(moments)
+        if let moment = moments.last(where: { $0.end == count }) {
+          try BitmapModel.compare(moment.bitmaps, with: remains.source, UInt64(remains.bytes.count))
+        }
+        if cuts % 8 == 0 { try Remains.goOn(left, model.disk) }
+      } catch {
+        throw WriterFault("cut after \(count): \(error)\n\(model.history.joined(separator: "\n"))")
+      }
+    }
+    return cuts
   }
 
   /// Some steps; the image is closed and opened again often.

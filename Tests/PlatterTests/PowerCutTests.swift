@@ -79,34 +79,31 @@ extension [UInt8] {
 @Suite("A writer that is stopped") struct PowerCutTests {
   static let cutCount = environmentValue("PLATTER_CUT_COUNT").flatMap(Int.init) ?? 3000
   static let chosenSeed = environmentValue("PLATTER_CUT_SEED").flatMap(UInt64.init)
-  static let shareCount: UInt64 = 4
 
-  @Test("the power goes", arguments: 0..<shareCount)
-  func powerCuts(share: UInt64) throws {
-    var cuts = 0
-    var seed = Self.chosenSeed ?? share
-    while cuts < Self.cutCount / Int(Self.shareCount) {
+  @Test("the power goes", arguments: Seeds.shares)
+  func powerCuts(share: UInt64) {
+    Seeds.run(share: share, amount: Self.cutCount, chosen: Self.chosenSeed) { seed in
       var random = SeededGenerator(seed: seed)
       let subject = WriterSubject.random(&random)
-      do {
-        let built = try subject.build(seed: random.next())
-        let journal = ChangeJournal()
-        var model = try WriterModel(subject, built, journal: journal)
-        var history = History(model.bytes)
-        try Self.run(&model, &random, &history, journal)
-        try PowerCut([built.image], journal).forEachCut(&random) { count, left in
-          cuts += 1
-          do { try history.check(left[0], afterOperations: count, model) } catch {
-            throw WriterFault("cut after \(count): \(error)\n\(model.history.joined(separator: "\n"))")
-          }
-        }
-      } catch {
-        Issue.record("seed \(seed): \(error)\n\(subject)")
-        return
-      }
-      guard Self.chosenSeed == nil else { return }
-      seed += Self.shareCount
+      do { return try Self.powerCuts(subject, &random) } catch { throw WriterFault("\(error)\n\(subject)") }
     }
+  }
+
+  /// - Returns: how many cuts there were.
+  private static func powerCuts(_ subject: WriterSubject, _ random: inout SeededGenerator) throws -> Int {
+    var cuts = 0
+    let built = try subject.build(seed: random.next())
+    let journal = ChangeJournal()
+    var model = try WriterModel(subject, built, journal: journal)
+    var history = History(model.bytes)
+    try Self.run(&model, &random, &history, journal)
+    try PowerCut([built.image], journal).forEachCut(&random) { count, left in
+      cuts += 1
+      do { try history.check(left[0], afterOperations: count, model) } catch {
+        throw WriterFault("cut after \(count): \(error)\n\(model.history.joined(separator: "\n"))")
+      }
+    }
+    return cuts
   }
 
   /// Some steps, flushed often.

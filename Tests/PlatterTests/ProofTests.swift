@@ -10,7 +10,6 @@ import WriterProof
   static let sequenceCount = environmentValue("PLATTER_MODEL_COUNT").flatMap(Int.init) ?? 120
   static let cutCount = environmentValue("PLATTER_CUT_COUNT").flatMap(Int.init) ?? 800
   static let faultCount = environmentValue("PLATTER_FAULT_COUNT").flatMap(Int.init) ?? 280
-  static let shareCount: UInt64 = 4
 
   @Test("the option rows hold any two values that can stand together")
   func rows() {
@@ -33,21 +32,18 @@ import WriterProof
     #expect(try disk.read(content.count, at: 0) == content)
   }
 
-  @Test("random sequences read as the array does", arguments: 0..<shareCount)
-  func sequences(share: UInt64) throws {
-    for seed in 0..<UInt64(Self.sequenceCount) where seed % Self.shareCount == share {
+  @Test("random sequences read as the array does", arguments: Seeds.shares)
+  func sequences(share: UInt64) {
+    Seeds.run(share: share, amount: Self.sequenceCount, chosen: nil) { seed in
       // A stride that meets every kind of row.
       try Proof.sequence(seed: seed &* 7)
+      return 1
     }
   }
 
-  @Test("a power cut anywhere loses nothing that was flushed", arguments: 0..<shareCount)
-  func powerCuts(share: UInt64) throws {
-    var (cuts, seed) = (0, share)
-    while cuts < Self.cutCount / Int(Self.shareCount) {
-      cuts += try Proof.powerCuts(seed: seed, limit: 100)
-      seed += Self.shareCount
-    }
+  @Test("a power cut anywhere loses nothing that was flushed", arguments: Seeds.shares)
+  func powerCuts(share: UInt64) {
+    Seeds.run(share: share, amount: Self.cutCount, chosen: nil) { try Proof.powerCuts(seed: $0, limit: 100) }
   }
 
   @Test("a disk that fails or fills up loses nothing that was flushed", arguments: Proof.FaultKind.allCases)

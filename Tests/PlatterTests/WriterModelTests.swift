@@ -14,20 +14,17 @@ import WriterProof
 @Suite("The writer of qcow2 against a model") struct WriterModelTests {
   static let sequenceCount = environmentValue("PLATTER_MODEL_COUNT").flatMap(Int.init) ?? 600
   static let chosenSeed = environmentValue("PLATTER_MODEL_SEED").flatMap(UInt64.init)
-  static let shareCount = 4
 
-  @Test("random sequences of requests", arguments: 0..<shareCount)
-  func sequences(share: Int) throws {
-    var failures = 0
-    for number in 0..<Self.sequenceCount where number % Self.shareCount == share && failures < 3 {
-      let seed = Self.chosenSeed ?? UInt64(number)
-      if !Self.run(seed: seed) { failures += 1 }
-      if Self.chosenSeed != nil { break }
+  @Test("random sequences of requests", arguments: Seeds.shares)
+  func sequences(share: UInt64) {
+    Seeds.run(share: share, amount: Self.sequenceCount, chosen: Self.chosenSeed) { seed in
+      try Self.run(seed: seed)
+      return 1
     }
   }
 
-  /// Runs one sequence and reports what went wrong.
-  static func run(seed: UInt64, dataFile: FilePath? = nil) -> Bool {
+  /// Runs one sequence; an error says what it was.
+  private static func run(seed: UInt64, dataFile: FilePath? = nil) throws {
     var random = SeededGenerator(seed: seed)
     let subject = WriterSubject.random(&random, withDataFile: dataFile != nil)
     var history: [String] = []
@@ -41,10 +38,8 @@ import WriterProof
       defer { history = model.history }
       for _ in 0..<Int.random(in: 5...30, using: &random) { try model.step(&random) }
       try model.finish()
-      return true
     } catch {
-      Issue.record("seed \(seed): \(error)\n\(subject)\n\(history.joined(separator: "\n"))")
-      return false
+      throw WriterFault("\(error)\n\(subject)\n\(history.joined(separator: "\n"))")
     }
   }
 
@@ -53,7 +48,9 @@ import WriterProof
     let scratch = try ScratchDirectory()
     for seed in 0..<UInt64(Self.sequenceCount / 20 + 20) {
       try scratch.write([], to: "data")
-      guard Self.run(seed: seed, dataFile: scratch.file("data")) else { return }
+      do { try Self.run(seed: seed, dataFile: scratch.file("data")) } catch {
+        throw WriterFault("seed \(seed): \(error)")
+      }
     }
   }
 

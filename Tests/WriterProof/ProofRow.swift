@@ -10,6 +10,8 @@ package struct ProofRow: Sendable, Hashable, CustomStringConvertible {
   /// "name=value" for each option of `create`, and "backing=format".
   package var words: [String]
 
+  package init(words: [String]) { self.words = words }
+
   package func value(_ name: String) -> String {
     words.first { $0.hasPrefix(name + "=") }.map { String($0.dropFirst(name.utf8.count + 1)) } ?? ""
   }
