@@ -75,6 +75,31 @@ import Testing
     #expect(written.byteCount == 128 << 20)
   }
 
+  @Test("a packed cluster where another one was is not taken for that one")
+  func reusedPlace() throws {
+    try make("disk", [:], clusters: 8)
+    let disk = try open("disk")
+    let writer = try DiskWriter(disk)
+    var places: [UInt64] = []
+    for (index, byte) in [UInt8(1), 2].enumerated() {
+      let start = UInt64(index) * 4096
+      try writer.writeCompressed([UInt8](repeating: byte, count: 4096).rawBytes, at: start)
+      // A part of a cluster is read from the whole one, which is kept.
+      var part = [UInt8](repeating: 0, count: 100)
+      try part.withMutableRawBytes { bytes throws(ImageError) in try writer.read(into: &bytes, at: start + 50) }
+      #expect(part == [UInt8](repeating: byte, count: 100))
+      var extents: [Extent] = []
+      _ = try disk.layers[0].map.map(start..<start + 4096, limit: 1, into: &extents)
+      places += extents.map(\.offset)
+      try writer.flush()
+      try writer.discard(start..<start + 4096)
+      try writer.flush()
+    }
+    #expect(places.count == 2 && places[0] == places[1])
+    try writer.close()
+    try expectSound("disk")
+  }
+
   // MARK: Zeros
 
   /// A writer left alone what read as zeros already, so zeros written into a part of a cluster came and went with the

@@ -17,6 +17,14 @@ final class UnitCache: Sendable {
       codec = run.extent.codec
       offset = run.extent.offset
     }
+
+    /// The packed unit of the top image at `offset`.
+    init(store: UInt16, codec: PackedCodec, offset: UInt64) {
+      depth = 0
+      self.store = store
+      self.codec = codec
+      self.offset = offset
+    }
   }
 
   /// The bytes of one unit; immutable once made.
@@ -55,6 +63,10 @@ final class UnitCache: Sendable {
       state.units[key] = (unit, state.clock)
       state.byteCount += unit.bytes.count
     }
+  }
+
+  func remove(_ key: Key) {
+    state.withLock { state in state.byteCount -= state.units.removeValue(forKey: key)?.unit.bytes.count ?? 0 }
   }
 
   func removeAll() {

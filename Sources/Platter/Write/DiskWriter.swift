@@ -134,6 +134,10 @@ package final class DiskWriter: Sendable {
       map.abandon(allocation)
       throw error
     }
+    // What was decoded from this place is a unit that was given up since.
+    if let codec = map.packedCodec {
+      image.units.remove(UnitCache.Key(store: allocation.store, codec: codec, offset: allocation.offset))
+    }
     try map.link(allocation)
     return true
   }
@@ -321,8 +325,6 @@ package final class DiskWriter: Sendable {
       condition.withLock { $0.hasFailed = true }
       throw error
     }
-    // Freed space may be used again from here on, so units decoded from it are no longer what they were.
-    image.units.removeAll()
   }
 
   func barrier() throws(ImageError) {
