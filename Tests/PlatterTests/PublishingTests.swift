@@ -49,7 +49,9 @@ import WriterProof
     #expect(dirty.contains { $0.contains(place) })
   }
 
-  @Test("what waits for a publish that fails does not go on from there", arguments: [true, false], 1...3)
+  @Test(
+    "what waits for a publish that fails does not go on from there",
+    arguments: [(true, 1), (true, 2), (true, 3), (true, 4), (false, 1), (false, 2), (false, 3)])
   func failure(isFlush: Bool, barrier: Int) throws {
     let disk = try HangingDisk(hasBitmap: false)
     disk.gate.arm(at: barrier, fails: true)

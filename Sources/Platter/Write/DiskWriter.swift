@@ -26,6 +26,8 @@ package final class DiskWriter: Sendable {
   let isUnsafe: Bool
   let ranges = RangeLock()
   let condition = Mutex(Condition())
+  /// Whether a flush has failed.
+  private let flushing = Monitor(false)
 
   struct Condition: Sendable {
     var isPrepared = false
@@ -307,9 +309,11 @@ package final class DiskWriter: Sendable {
   }
 
   private func checkFailure(_ state: Condition) throws(ImageError) {
-    guard !state.hasFailed else {
-      throw ImageError(.io, "an earlier write failed; the image takes no more", file: image.name)
-    }
+    guard !state.hasFailed else { throw failedEarlier }
+  }
+
+  private var failedEarlier: ImageError {
+    ImageError(.io, "an earlier write failed; the image takes no more", file: image.name)
   }
 
   func finishRequest() throws(ImageError) {
@@ -327,8 +331,17 @@ package final class DiskWriter: Sendable {
     }
   }
 
+  /// One at a time: what a disk lost it tells only once, and whoever flushes beside that must not take it for saved.
   func barrier() throws(ImageError) {
-    for store in map.stores where store.isWritable { try store.flush() }
+    try flushing.withLock { hasFailed throws(ImageError) in
+      guard !hasFailed else { throw failedEarlier }
+      do throws(ImageError) {
+        for store in map.stores where store.isWritable { try store.flush() }
+      } catch {
+        hasFailed = true
+        throw error
+      }
+    }
   }
 
   func exclusively<R>(_ range: Range<UInt64>, _ body: () throws(ImageError) -> R) throws(ImageError) -> R {
