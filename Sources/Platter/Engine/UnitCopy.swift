@@ -136,8 +136,8 @@ final class UnitCopy: Sendable {
           throw ImageError(.unsupported, "the image takes no compressed clusters", file: target.name)
         }
         try map.link(place)
-        writes.append(
-          Write(store: Int(place.store), offset: place.offset, isPacked: true, bytes: bytes, isSparse: false))
+        append(
+          Write(store: Int(place.store), offset: place.offset, isPacked: true, bytes: bytes, isSparse: false), &writes)
         index += 1
       case .data:
         var last = index
@@ -149,6 +149,18 @@ final class UnitCopy: Sendable {
     }
     if map.mustPublishSoon { try map.publish({}) }
     return writes
+  }
+
+  /// Packed units that lie one behind the other, in memory and in the file, go in one write.
+  private func append(_ write: Write, _ writes: inout [Write]) {
+    if let last = writes.last, last.isPacked, last.store == write.store,
+      last.bytes.upperBound == write.bytes.lowerBound,
+      last.offset + UInt64(last.bytes.count) == write.offset
+    {
+      writes[writes.count - 1].bytes = last.bytes.lowerBound..<write.bytes.upperBound
+    } else {
+      writes.append(write)
+    }
   }
 
   /// A disk whose size is not known yet gets a larger one: twice as large, so that tables seldom move.
