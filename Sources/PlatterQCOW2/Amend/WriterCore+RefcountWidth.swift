@@ -4,6 +4,7 @@ extension WriterCore {
   /// Writes all counts anew with another width, behind everything else; one header write then names the new table and
   /// its width, and the old blocks go.
   mutating func changeRefcounts(to order: UInt32, _ barrier: Barrier) throws(ImageError) {
+    try checkOwnCounts()
     var new = header
     new.refcountOrder = order
     let geometry = RefcountGeometry(new)
