@@ -277,6 +277,15 @@ struct VerbTests {
     try twins.expectEqual("disk")
   }
 
+  @Test("a data file's name may begin with file:, which does not go into the image")
+  func dataFileName() throws {
+    let twins = try Twins("create -q -f raw disk.raw 1M")
+    try twins.expectSame("create -f qcow2 -o data_file=file:one.data one 1M")
+    try twins.expectEqual("one")
+    try twins.expectSame("convert -f raw -O qcow2 -o data_file=file:two.data disk.raw two")
+    try twins.expectEqual("two")
+  }
+
   @Test(
     "amend and resize refuse what an image cannot become, in the same words",
     arguments: [
