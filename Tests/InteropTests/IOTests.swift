@@ -344,7 +344,7 @@ struct IOTests {
       let lines = result.errorText.split(separator: "\n")
       #expect(lines.count == 1)
       #expect(
-        lines.first
+        lines.first.map(String.init)
           == "qcow2: Marking image as corrupt: Refblock offset 0x20600 unaligned (reftable index: 0x1); further "
           + "corruption events will be suppressed")
       #expect(result.status == 1)

@@ -126,7 +126,7 @@ struct RequestFilterTests {
   func interop(options: String) throws {
     let commands = [
       "open \(Self.above)\(options) disk", "write 0 64k", "read 0 0", "write -z 1k 1k", "write -z 64k 640k",
-      "discard 128k 64k", "read 0 64k", "aio_write 0 512", "aio_read 0 512", "writev 512 512 512", "map", "alloc 0 1M",
+      "discard 128k 64k", "read 0 64k", "writev 512 512 512", "map", "alloc 0 1M",
     ].flatMap { ["-c", $0] }
     var results: [RunResult] = []
     for isOurs in [false, true] {

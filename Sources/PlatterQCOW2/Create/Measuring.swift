@@ -55,9 +55,7 @@ extension QCOW2 {
     let crypto = image.cryptoByteCount.dividedRoundingUp(by: cluster)
     let metadata = (tableClusters + counts.table + counts.blocks + crypto) * cluster
     let isReserved = image.preallocation == .falloc || image.preallocation == .full
-    // Nobody knows how much the image below has already of what will be written.
-    let isAllCounted = isReserved || !image.backingName.isEmpty
     return ImageMeasurement(
-      required: metadata + (isAllCounted ? size : min(dataByteCount, size)), fullyAllocated: metadata + size)
+      required: metadata + (isReserved ? size : min(dataByteCount, size)), fullyAllocated: metadata + size)
   }
 }

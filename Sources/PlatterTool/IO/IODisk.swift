@@ -62,8 +62,8 @@ final class IODisk {
   /// Hands out the bytes of a range, piece by piece: `body` gets them and their place in the range.
   func read(_ offset: UInt64, _ count: UInt64, _ body: (RawSpan, UInt64) -> Void) throws(ImageError) {
     try check(offset, count)
-    guard count > 0 else { return }
     try options.filter?.check(.read, offset, count)
+    guard count > 0 else { return }
     if options.copiesOnRead, let writer {
       let filter = options.filter
       let range = min(offset, image.byteCount)..<min(offset + count, image.byteCount)
