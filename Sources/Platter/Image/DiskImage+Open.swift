@@ -96,6 +96,7 @@ private struct Opener {
     var context = OpenContext(
       path: path, resolver: resolver, isWritable: isWritable && store.isWritable, options: node)
     context.isForFactsOnly = options.isForFactsOnly
+    context.usesData = options.usesData
     context.isForCheck = options.isForCheck
     context.warn = options.warn
     if let id = node["encrypt.key-secret"] ?? node["key-secret"] {
@@ -180,7 +181,8 @@ private struct Opener {
   private var backingOptions: OpenOptions {
     var result = options
     result.format = nil
-    result.isWritable = false
+    result.isWritable = options.writableDepth == 1
+    result.writableDepth = options.writableDepth.flatMap { $0 > 1 ? $0 - 1 : nil }
     result.snapshot = nil
     result.node = [:]
     result.backingNode = [:]

@@ -87,9 +87,8 @@ struct Refcounts {
     let block = table[Int(index)] & RefcountGeometry.offsetMask
     guard block != 0 else { return nil }
     guard block % clusterByteCount == 0 else {
-      throw .corrupt(
-        "refcount table, entry \(index): block \(block.hex) is not aligned to the cluster size (\(clusterByteCount.hex))"
-      )
+      // Scripts know the sentence.
+      throw .corrupt("Refblock offset \(block.hex) unaligned (reftable index: \(index.hex))")
     }
     let (piece, index) = Int(cluster % geometry.countsPerBlock).quotientAndRemainder(dividingBy: countsPerPiece)
     return (block + UInt64(piece) * pieceByteCount, index)
