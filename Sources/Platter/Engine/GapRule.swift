@@ -4,7 +4,8 @@ import PlatterCore
 /// wants: those that fill aligned steps which are long enough together, as far as the data around them goes.
 ///
 /// A step is the largest power of two in the shortest gap, so two of them are always enough. Gaps at the ends of the data
-/// may be shorter: they may go on behind it. What the source's map calls zero is left out in any length: it is no gap in data. [observed: qemu-img 7.2]
+/// may be shorter: they may go on behind it. What the source's map calls zero is left out in any length: it is no gap in
+/// data. [observed: qemu-img 7.2]
 struct GapRule {
   /// The gap that was looked at last.
   struct Gap {
