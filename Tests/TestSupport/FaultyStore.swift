@@ -21,7 +21,7 @@ package final class FaultyStore: ByteStore {
     case hideHoles
   }
 
-  package enum Request: Sendable, Hashable { case read, write, flush }
+  package enum Request: Sendable, Hashable, CaseIterable { case read, write, flush }
 
   package struct Counts: Sendable, Equatable {
     package var reads = 0

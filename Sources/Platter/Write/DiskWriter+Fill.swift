@@ -47,19 +47,38 @@ extension DiskWriter {
     }
     let allocation = try map.allocate(first.start..<first.end)
     let host = allocation.offset..<allocation.offset + allocation.byteCount
+    let guest = allocation.start..<min(allocation.range.upperBound, map.byteCount)
+    // New space decrypts to noise: the tables must say that it is zeros, or zeros must stand there.
+    let isEncrypted = allocation.cipher > 0
+    var saysZero = false
     do throws(ImageError) {
-      try settle(host, in: allocation.store, mode, allocation.cipher, isZero: allocation.fill == .readsZero)
-      try map.link(allocation)
+      if isEncrypted { saysZero = try map.release(guest, as: .zeroKeepingSpace) == .done }
+      if isEncrypted, !saysZero {
+        try writeEncryptedZeros(allocation)
+      } else {
+        try settle(host, in: allocation.store, mode, allocation.cipher, isZero: allocation.fill == .readsZero)
+      }
     } catch {
       map.abandon(allocation)
       throw error
     }
-    if allocation.cipher > 0 {
-      // New space decrypts to noise: the tables must say that it is zeros.
-      _ = try map.release(
-        allocation.start..<min(allocation.range.upperBound, map.byteCount), as: .zeroKeepingSpace)
-    }
+    try map.link(allocation)
+    if saysZero { _ = try map.release(guest, as: .zeroKeepingSpace) }
     return min(allocation.range.upperBound, range.upperBound) - range.lowerBound
+  }
+
+  private func writeEncryptedZeros(_ allocation: Allocation) throws(ImageError) {
+    var position: UInt64 = 0
+    while position < allocation.byteCount {
+      let count = min(Self.maximumStepByteCount, allocation.byteCount - position)
+      var buffer = AlignedBuffer(byteCount: Int(count), zeroed: true)
+      try buffer.withMutableBytes { bytes throws(ImageError) in
+        try map.ciphers[Int(allocation.cipher) - 1].encrypt(
+          &bytes, guestOffset: allocation.start + position, hostOffset: allocation.offset + position)
+      }
+      try map.stores[Int(allocation.store)].write(buffer.bytes, at: allocation.offset + position)
+      position += count
+    }
   }
 
   /// - Parameter isZero: the place reads as zeros already.
