@@ -131,6 +131,30 @@ import Testing
     }
   }
 
+  /// A cluster of subclusters that a snapshot shares is copied whole when its end gets space, and what the guest had in its
+  /// start was not: it read as zeros afterwards.
+  @Test(
+    "space in advance behind bytes that a snapshot shares leaves them", arguments: Preallocation.allCases,
+    [true, false])
+  func preallocationBesideShared(mode: Preallocation, isExtended: Bool) throws {
+    let old = 36 << 10
+    var image = QCOW2Builder(byteCount: UInt64(old), clusterBits: 16)
+    image.hasExtendedL2 = isExtended
+    try scratch.write(image.build().bytes, to: "disk")
+    let writer = try DiskWriter(open("disk"))
+    try writer.write([UInt8](repeating: 5, count: old).rawBytes, at: 0)
+    try writer.restructure { (map, barrier) throws(ImageError) in
+      _ = try (map as? any SnapshotMap)?.createSnapshot(named: "s", seconds: 1, nanoseconds: 2, barrier)
+    }
+    try writer.resize(to: 1 << 20)
+    try writer.preallocate(UInt64(old)..<1 << 20, mode)
+    try writer.close()
+    let bytes = try content("disk")
+    #expect(bytes[..<old].allSatisfy { $0 == 5 })
+    #expect(bytes[old...].allSatisfy { $0 == 0 })
+    try expectSound("disk")
+  }
+
   // MARK: Zeros
 
   /// A writer left alone what read as zeros already, so zeros written into a part of a cluster came and went with the

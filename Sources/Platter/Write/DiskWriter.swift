@@ -266,7 +266,7 @@ package final class DiskWriter: Sendable {
   }
 
   /// Writes payload, head and tail of an allocation in one write.
-  private func write(_ payload: RawSpan, at offset: UInt64, into allocation: Allocation) throws(ImageError) {
+  func write(_ payload: RawSpan, at offset: UInt64, into allocation: Allocation) throws(ImageError) {
     let store = map.stores[Int(allocation.store)]
     let head = Int(offset - allocation.start)
     let isWhole = head == 0 && UInt64(payload.byteCount) == allocation.byteCount
