@@ -106,6 +106,7 @@ private struct Opener {
       path: path, resolver: resolver, isWritable: isWritable && store.isWritable, options: node)
     context.dataFile = dataFile
     context.isForFactsOnly = options.isForFactsOnly
+    context.usesData = options.usesData
     context.isForCheck = options.isForCheck
     context.warn = options.warn
     if let id = node["encrypt.key-secret"] ?? node["key-secret"] {
@@ -190,7 +191,8 @@ private struct Opener {
   private var backingOptions: OpenOptions {
     var result = options
     result.format = nil
-    result.isWritable = false
+    result.isWritable = options.writableDepth == 1
+    result.writableDepth = options.writableDepth.flatMap { $0 > 1 ? $0 - 1 : nil }
     result.snapshot = nil
     result.node = [:]
     result.backingNode = [:]

@@ -111,9 +111,7 @@ extension Convert {
   private func unitOptions() -> UnitCopyOptions {
     var copy = UnitCopyOptions(workerCount: options.workerCount)
     copy.skipsZeros = options.sparseByteCount > 0
-    if options.sparseByteCount > 0 {
-      copy.gapByteCount = 1 << UInt64(Int.bitWidth - 1 - options.sparseByteCount.leadingZeroBitCount)
-    }
+    copy.gapByteCount = UInt64(options.sparseByteCount)
     copy.isOrdered = options.isOrdered
     return copy
   }

@@ -40,7 +40,7 @@ package struct Create: Sendable {
       throw .invalidArgument("Error: Trying to create an image with the same filename as the backing file")
         .named(path.string)
     }
-    let base = try opensBacking ? openBacking() : nil
+    let base = try opensBacking ? openBacking(usesData: false) : nil
     guard options["backing_fmt"] != nil else {
       throw .invalidArgument("Backing file specified without backing format").named(path.string)
     }
@@ -54,11 +54,13 @@ package struct Create: Sendable {
   }
 
   /// The backing image and its chain, as the new image will find it; nil where there is none.
-  package func openBacking() throws(ImageError) -> DiskImage? {
+  /// - Parameter usesData: it is going to be read; where not, it needs no secret.
+  package func openBacking(usesData: Bool = true) throws(ImageError) -> DiskImage? {
     guard let name = options["backing_file"], !name.isEmpty else { return nil }
     var open = backingOptions
     open.format = options["backing_fmt"]
     open.isWritable = false
+    open.usesData = usesData
     open.snapshot = nil
     open.node = [:]
     let file = FilePath(name)

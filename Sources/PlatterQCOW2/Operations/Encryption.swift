@@ -26,7 +26,7 @@ extension Opening {
     guard header.encryption != .none else { return Encryption() }
     guard let crypto else {
       let facts = LegacyQCOWCipher.facts
-      guard !context.isForFactsOnly else { return Encryption(facts: facts) }
+      guard context.needsKey else { return Encryption(facts: facts) }
       return Encryption(ciphers: [try LegacyQCOWCipher.make(passphrase: try passphrase(context))], facts: facts)
     }
     let place = try CryptoExtension(parsing: crypto, header, fileByteCount: fileByteCount)
@@ -34,7 +34,7 @@ extension Opening {
       at: place.offset, count: Int(min(place.byteCount, UInt64(LUKSHeader.byteCount))))
     let luks = try LUKSHeader(parsing: head.rawBytes, areaByteCount: place.byteCount, hasPayload: false)
     let facts = luks.facts(isInsideImage: true)
-    guard !context.isForFactsOnly else { return Encryption(facts: facts) }
+    guard context.needsKey else { return Encryption(facts: facts) }
     let volume = try LUKSVolume(unlocking: luks, in: store, at: place.offset, passphrase: try passphrase(context))
     // Sectors are numbered by their place in the file that holds them.
     let cipher = try luks.suite.makeCipher(key: volume.key, numbering: .host(base: 0))
