@@ -90,8 +90,8 @@ struct Refcounts {
       // Scripts know the sentence.
       throw .corrupt("Refblock offset \(block.hex) unaligned (reftable index: \(index.hex))")
     }
-    let (piece, index) = Int(cluster % geometry.countsPerBlock).quotientAndRemainder(dividingBy: countsPerPiece)
-    return (block + UInt64(piece) * pieceByteCount, index)
+    let slot = Int(cluster % geometry.countsPerBlock)
+    return (block + UInt64(slot / countsPerPiece) * pieceByteCount, slot % countsPerPiece)
   }
 
   private mutating func load(_ offset: UInt64, _ store: any ByteStore) throws(ImageError) {
