@@ -43,7 +43,7 @@ check: lint libraries oracles ## what CI runs: lint, release build, the build wi
 	$(MAKE) --no-print-directory fuzz-smoke
 	bash Scripts/run-tests $(TEST)
 
-prove: libraries ## the writer in large numbers: 10,000 sequences, 100,000 crash images, 20,000 faults
+prove: libraries ## the writer in large numbers: 10,000 sequences, 100,000 crash images, 20,000 faults, 300 runs of threads
 	PLATTER_PROVE=1 swift build -c release --product prove --scratch-path .build-prove
 	.build-prove/release/prove $(PROOFS)
 

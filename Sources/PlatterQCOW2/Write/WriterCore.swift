@@ -312,9 +312,10 @@ struct WriterCore {
   /// The guest has given back so much that it should soon be used again, rather than the file grow.
   private static let maximumReleasedByteCount: UInt64 = 8 << 20
 
-  var isLarge: Bool {
-    refcounts.isLarge || releasedByteCount >= Self.maximumReleasedByteCount || l2.dirtyCount >= l2.capacity / 2
-  }
+  var isLarge: Bool { takesMuchMemory || releasedByteCount >= Self.maximumReleasedByteCount }
+
+  /// What is not published yet has outgrown the caches.
+  var takesMuchMemory: Bool { refcounts.isLarge || l2.dirtyCount >= l2.capacity / 2 }
 
   var isDirty: Bool {
     refcounts.isDirty || l2.dirtyCount > 0 || dirtyL1 != nil || !refcounts.dropped.isEmpty
