@@ -61,7 +61,8 @@ extension WriterCore {
     var offsets = refcounts.blockOffsets.sorted()
     for offset in offsets where offset % clusterByteCount != 0 {
       throw .corrupt(
-        "the refcount table names block \(offset.hex), which is not aligned to the cluster size (\(clusterByteCount.hex))")
+        "the refcount table names block \(offset.hex), which is not aligned to the cluster size (\(clusterByteCount.hex))"
+      )
     }
     for index in offsets.indices.dropFirst() where offsets[index] == offsets[index - 1] {
       throw .corrupt("the refcount table names block \(offsets[index].hex) twice; the image must be repaired first")
