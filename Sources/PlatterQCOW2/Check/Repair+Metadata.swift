@@ -66,6 +66,7 @@ extension Repair {
       let place = try tail.append(copyOf: tree.entryCount * 8, at: tree.offset)
       fields.append((40, Words.encode([place])))
     }
+    if misplaced.contains(.cryptoSurplus), let field = cryptoByteCountField(scan) { fields.append(field) }
     if let records = try mendedSnapshots(scan, misplaced, &tail) {
       var bytes: [UInt8] = []
       for record in records { bytes += record.encoded }
@@ -77,6 +78,17 @@ extension Repair {
     for field in fields { try store.write(field.bytes.rawBytes, at: field.offset) }
     try store.flush()
     return true
+  }
+
+  /// A crypto header that ends where it ends by its own word, where the header extension gives it others' clusters.
+  private mutating func cryptoByteCountField(_ scan: ImageScan) -> (offset: UInt64, bytes: [UInt8])? {
+    let items = scan.volume.extensions.items
+    guard let place = scan.volume.encryption.place,
+      let index = items.lastIndex(where: { $0.type == HeaderExtensions.Kind.crypto })
+    else { return nil }
+    let own = scan.volume.encryption.ownByteCount
+    note("the crypto header has \(own) bytes, not \(place.byteCount): something else lies behind it")
+    return (Self.place(ofItem: index, items, scan.header) + 16, Words.encode([own]))
   }
 
   /// - Returns: the snapshots that stay, as they are to be; nil where they are right as they are.

@@ -5,10 +5,12 @@ package import PlatterCore
 //   scan      nothing is written before the first one has ended
 //   mark      dirty (version 3): cut here or later, the next writer repairs again
 //   snapshots entries that cannot be read, or whose L1 table lies nowhere, go; metadata in others' clusters moves
-//   conflicts clusters that two uses share are copied to the end of the file, and one use is moved there
+//   conflicts clusters that two uses share are copied to the end of the file, and one use is moved there; so are references
+//             that no width of refcounts can say
 //   entries   bad ones are mended where their place is sound, else they read as zeros
 //   bitmaps   damaged ones, and those in others' clusters, are dropped
-//   counts    set to the references; rebuilt at the end of the file where table or blocks are broken
+//   counts    set to the references; rebuilt at the end of the file where table or blocks are broken, or where their width
+//             cannot say them, in version 3
 //   flags     copied flags follow the counts
 //   marks     cleared where nothing is left
 //
@@ -30,6 +32,9 @@ extension QCOW2: RepairableFormat {
   static func repairIfDirty(_ store: any ByteStore, _ context: OpenContext) throws(ImageError) {
     let features = try Opening(store, context).header.incompatibleFeatures
     guard features.contains(.dirty) else { return }
+    var context = context
+    // Asked for once, by the writer.
+    context.passphrase = nil
     let report = try repair(store, context, .all, workers: Workers.processorCount) { _ in true }
     guard report.corruptions == 0, report.checkErrors == 0 else {
       throw .corrupt("the image was not closed, and \(report.corruptions) errors in it could not be repaired")
@@ -39,26 +44,27 @@ extension QCOW2: RepairableFormat {
 
 /// One repair at work.
 struct Repair {
-  /// Rounds of moving clusters out of conflicts; each takes up to `CheckLog.maximumFixCount`.
-  private static let maximumRoundCount = 256
   /// Copies may fill as much as the file has, and this: entries that all name one cluster must not fill a disk.
   private static let copyAllowance: UInt64 = 64 << 20
 
   let store: any ByteStore
-  private let context: OpenContext
+  let context: OpenContext
   private let workers: Int
   private let progress: @Sendable (Double) -> Bool
   /// What the guest loses, and what could not be done.
   var notes: [String] = []
   /// Bytes that may still be copied.
   var copyBudget: UInt64 = 0
+  /// The cipher of a LUKS image, once it was needed, and whether the passphrase was asked for.
+  var unlocked: (any SectorCipher)?
+  var didAsk = false
 
   init(
     _ store: any ByteStore, _ context: OpenContext, workers: Int, progress: @escaping @Sendable (Double) -> Bool
   ) {
     self.store = store
     var context = context
-    // Neither the data file nor a key is needed; a corrupt mark does not stop a repair.
+    // The data file is not needed, a key only for copies; a corrupt mark does not stop a repair.
     context.isWritable = false
     context.isForFactsOnly = true
     context.isForCheck = true
@@ -92,6 +98,10 @@ struct Repair {
     let first = try survey()
     copyBudget = first.fileByteCount.adding(Self.copyAllowance) ?? .max
     let before = first.report(first.header.incompatibleFeatures)
+    // A wrong passphrase is told before anything is written.
+    if mode == .all, first.header.encryption == .luks, first.log.fixes.contains(where: \.isForData) {
+      _ = try cipher(first.header)
+    }
     // What the bits that we do not know promise may not hold behind a repair.
     try setAutoclear(first.header.autoclearFeatures.intersection(.known), first.header)
     guard before.corruptions > 0 || before.leaks > 0 else { return before }
@@ -140,24 +150,28 @@ struct Repair {
     try store.flush()
   }
 
-  private mutating func solveConflicts() throws(ImageError) {
-    for _ in 0..<Self.maximumRoundCount {
-      // One worker, so that the same image is always repaired in the same way.
-      let scan = try scan(skipsRefcounts: true, workers: 1)
-      try scan.run { _ in }
-      guard try apply(scan.log.fixes, scan) else { return }
-    }
-  }
-
   private mutating func repairCounts() throws(ImageError) {
     let now = try survey()
     let tally = now.log.tally
-    if tally.areRefcountsBroken {
-      try rebuildCounts(keepsHigher: tally.isTreeBroken)
+    let width = widthNeeded(now)
+    if tally.areRefcountsBroken || width != nil {
+      try rebuildCounts(keepsHigher: tally.isTreeBroken, order: width ?? now.header.refcountOrder)
     } else if tally.wrongCounts > 0 {
       try setCounts(try scan(), lowersOnly: false, keepsHigher: tally.isTreeBroken)
       try store.flush()
     }
+  }
+
+  /// The width of counts, as a power of two, that holds all references where the present one does not.
+  private mutating func widthNeeded(_ scan: ImageScan) -> UInt32? {
+    let (present, most) = (scan.header.refcountOrder, scan.log.tally.mostReferences)
+    guard scan.header.version >= 3, most > scan.refcounts.geometry.maximum else { return nil }
+    // From 16 bits on, which every writer knows, so that the next snapshot does not need another one.
+    let width = most <= UInt64(UInt16.max) ? max(present, 4) : 5
+    note(
+      "refcounts have \(1 << width) bits now: a cluster is referred to \(most) times, more than "
+        + "\(1 << present) bits can say")
+    return width
   }
 
   // MARK: Marks

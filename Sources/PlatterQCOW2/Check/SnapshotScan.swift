@@ -69,6 +69,10 @@ struct SnapshotScan: Sendable {
         throw .corrupt("snapshot \(index): the L1 tables of the snapshots so far are larger than the file")
       }
       room = rest
+      let range = tree.offset..<tree.offset + tree.entryCount * 8
+      guard !range.overlaps(volume.encryption.ownRange) else {
+        throw .corrupt("snapshot \(index): the L1 table at \(tree.offset.hex) lies in the crypto header")
+      }
       item.tree = tree
     } catch {
       item.fault = error.message
