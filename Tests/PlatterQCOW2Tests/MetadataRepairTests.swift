@@ -225,6 +225,19 @@ func bitmapNames(_ map: any ImageMap) -> [String] {
     #expect(isSame)
   }
 
+  /// qemu-img gives up on such an image.
+  @Test("a place of a snapshot table that is no cluster goes, although there are no snapshots")
+  func placeOfNoSnapshots() throws {
+    var image = variedImage()
+    image.snapshots = []
+    image.lie(at: 64, UInt64(1) << 63 | 0x8000)
+    let (fixed, report) = try repair(image.build().bytes)
+    #expect(report.corruptionsFixed == 1 && status(report) == 0, "\(report.messages)")
+    #expect(fixed.word(at: 64) == 0)
+    image.lie(at: 64, UInt64(0x8000))
+    #expect(try check(image).messages == [])
+  }
+
   @Test("a bitmap that was not saved is told, and is no error")
   func inUse() throws {
     var image = richImage()

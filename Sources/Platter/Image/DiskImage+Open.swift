@@ -23,6 +23,7 @@ extension DiskImage {
     if node["driver"] == NullMap.name { return DiskImage(layers: [try NullMap.layer(node)]) }
     var options = options
     let name = try NodeName(node)
+    if options.isWritable { try name.checkWritable() }
     options.node = name.options
     options.format = name.format ?? options.format
     options.backingNode = name.backing

@@ -41,6 +41,7 @@ package enum Repair {
   ) throws(ImageError) -> Outcome {
     var options = options
     let name = try NodeName(node)
+    try name.checkWritable()
     options.node = name.options
     options.format = name.format ?? options.format
     return try run(path: name.path, mode, options, workers: workers, progress: progress)

@@ -115,7 +115,7 @@ extension Repair {
       }
       records.append(record)
     }
-    for fault in scan.snapshots.faults {
+    for fault in scan.snapshots.faults where scan.header.snapshotCount > 0 {
       note("\(Int(scan.header.snapshotCount) - scan.snapshots.items.count) snapshots are lost: \(fault)")
     }
     return isChanged ? records : nil

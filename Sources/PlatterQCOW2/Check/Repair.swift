@@ -32,9 +32,6 @@ extension QCOW2: RepairableFormat {
   static func repairIfDirty(_ store: any ByteStore, _ context: OpenContext) throws(ImageError) {
     let features = try Opening(store, context).header.incompatibleFeatures
     guard features.contains(.dirty) else { return }
-    var context = context
-    // Asked for once, by the writer.
-    context.passphrase = nil
     let report = try repair(store, context, .all, workers: Workers.processorCount) { _ in true }
     guard report.corruptions == 0, report.checkErrors == 0 else {
       throw .corrupt("the image was not closed, and \(report.corruptions) errors in it could not be repaired")
@@ -123,12 +120,19 @@ struct Repair {
   }
 
   private mutating func repairLeaks(_ first: ImageScan) throws(ImageError) {
-    let tally = first.log.tally
-    guard tally.leaks > 0 else { return }
-    guard !tally.isTreeBroken, !tally.areRefcountsBroken else {
-      return note("leaks are left alone: damaged metadata may refer to what looks unused (repair all first)")
+    var now = first
+    if first.log.tally.leaks > 0 {
+      guard !first.log.tally.isTreeBroken, !first.log.tally.areRefcountsBroken else {
+        return note("leaks are left alone: damaged metadata may refer to what looks unused (repair all first)")
+      }
+      try setCounts(try scan(), lowersOnly: true)
+      try store.flush()
+      now = try survey()
     }
-    try setCounts(try scan(), lowersOnly: true)
+    // Where nothing else is wrong, flags follow the counts, as in qemu-img's repair.
+    let tally = now.log.tally
+    guard tally.wrongFlags > 0, tally.wrongFlags == tally.corruptions, tally.leaks == 0 else { return }
+    try setFlags(now)
     try store.flush()
   }
 

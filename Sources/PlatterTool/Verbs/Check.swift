@@ -59,6 +59,7 @@ package enum CheckVerb: Verb {
   private static func repair(_ source: ImageSource, _ mode: RepairMode, _ call: Invocation) throws(Failure)
     -> (CheckReport, String)
   {
+    try call.refuseSharedWriting(source)
     let openOptions = try call.openOptions()
     var formatName = ""
     let report = try watched(call) { (workers, progress) throws(ImageError) in
