@@ -26,6 +26,17 @@ import WriterProof
     }
   }
 
+  @Test("a repair that is cut short loses nothing, and another one ends well", arguments: Seeds.shares)
+  func powerCuts(share: UInt64) {
+    Seeds.run(share: share, amount: Self.count, chosen: Self.chosenSeed) { seed in
+      guard let proof = try DamageProof(seed: seed) else { return 1 }
+      var random = SeededGenerator(seed: seed)
+      do { return max(1, try proof.powerCuts(limit: 12, &random)) } catch {
+        throw WriterFault("\(error)\n\(proof.story)")
+      }
+    }
+  }
+
   /// qemu-img on the repaired image.
   private static func judge(_ proof: DamageProof) throws {
     let folder = try ScratchDirectory()
@@ -37,7 +48,7 @@ import WriterProof
       "'driver': 'qcow2'", "'backing': null", "'file': {'driver': 'file', 'filename': 'top.qcow2'}",
     ]
     if proof.row.isEncrypted { options.append("'encrypt': {'key-secret': 's', 'format': '\(proof.row.encryption)'}") }
-    if proof.row.hasDataFile { options.append("'data-file': {'driver': 'file', 'filename': 'data'}") }
+    if proof.namesDataFile { options.append("'data-file': {'driver': 'file', 'filename': 'data'}") }
     let result = try Tool.qemuImg(
       "check", "--object", "secret,id=s,data=secret", "json:{\(options.joined(separator: ", "))}", in: folder.path)
     guard result.status == 0 else {

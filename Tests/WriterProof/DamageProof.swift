@@ -39,15 +39,21 @@ package struct DamageProof {
   /// What was done, for a failure's message.
   package var story: String {
     "\(row), \(state.bytes.count) bytes\(hasKey ? "" : " without its key")\n\(image.history.joined(separator: "\n"))\n"
-      + report.messages.joined(separator: "\n")
+      + report.messages.prefix(12).joined(separator: "\n")
   }
 
+  /// The repaired image keeps its data in another file: damage may have made another kind of image of it.
+  package var namesDataFile: Bool {
+    repaired[0].number(at: 4, byteCount: 4) >= 3 && repaired[0].number(at: 72) & 4 != 0
+  }
   /// The disk has no bytes.
   package var isEmpty: Bool { state.bytes.isEmpty }
   package var status: Int32 { report.corruptions > 0 ? 2 : report.leaks > 0 ? 3 : 0 }
 
-  private func repair(_ bytes: PagedBytes, _ mode: RepairMode = .all) throws -> (PagedBytes, CheckReport) {
-    let store = PagedStore(bytes, name: "top.qcow2")
+  private func repair(_ bytes: PagedBytes, _ mode: RepairMode = .all, _ journal: ChangeJournal? = nil) throws
+    -> (PagedBytes, CheckReport)
+  {
+    let store = PagedStore(bytes, name: "top.qcow2", journal: journal)
     let context = hasKey ? OpenContext(passphrase: { ProofRow.secret() }) : OpenContext()
     let report = try QCOW2.repair(store, context, mode, workers: 2) { _ in true }
     return (store.bytes, report)
@@ -77,6 +83,27 @@ package struct DamageProof {
     guard checker.damages.isEmpty, checker.leaks == 0 else {
       throw WriterFault("\(checker.leaks) leaks; \(checker.damages.joined(separator: "; "))")
     }
+  }
+
+  /// Cuts the repair at every moment: what is left has lost nothing that could be read, and can be repaired.
+  /// - Returns: the crash images that were looked at.
+  package func powerCuts(limit: Int, _ random: inout SeededGenerator) throws -> Int {
+    let journal = ChangeJournal()
+    _ = try repair(image.broken, .all, journal)
+    var seen: [PagedBytes] = []
+    try PowerCut([image.broken], journal).forEachCut(&random) { moment, files in
+      guard seen.count < limit, !seen.contains(files[0]) else { return }
+      seen.append(files[0])
+      do {
+        try compare(broken, with: files[0], "a cut after \(moment)")
+        let (again, report) = try repair(files[0])
+        try compare(broken, with: again, "the repair of a cut after \(moment)")
+        guard report.corruptions == 0 || status != 0 else {
+          throw WriterFault("not repaired: \(report.messages.prefix(6).joined(separator: "; "))")
+        }
+      } catch { throw WriterFault("cut after \(moment): \(error)") }
+    }
+    return seen.count
   }
 
   /// What the broken image still had right the repaired one has too.

@@ -27,6 +27,9 @@ struct MetadataMarker {
   func markAll() throws(ImageError) {
     let size = scan.geometry.clusterByteCount
     try mark("header", .fixed, at: 0, byteCount: size)
+    if isFirst, scan.header.autoclearFeatures.contains(.rawDataFile), !scan.header.hasDataFile {
+      scan.log.corruption(.header, 88, "the header calls a data file raw, but the image has none")
+    }
     try markCryptoHeader()
     if let fault = scan.activeTreeFault { unreadable(fault) }
     let active = scan.trees[0]

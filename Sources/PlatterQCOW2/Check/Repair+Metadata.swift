@@ -126,6 +126,14 @@ extension Repair {
   /// Drops bitmaps that are damaged or lie in somebody else's clusters. A bitmap that is not there costs a longer backup, one
   /// that is wrong costs data.
   mutating func repairBitmaps() throws(ImageError) {
+    // Behind a directory that nobody could follow there may be more.
+    for _ in 0..<Self.maximumMetadataRoundCount {
+      guard try repairBitmapsOnce() else { return }
+    }
+  }
+
+  /// - Returns: whether anything changed.
+  private mutating func repairBitmapsOnce() throws(ImageError) -> Bool {
     let scan = try scan(workers: 1)
     try scan.run { _ in }
     let misplaced = scan.log.misplaced
@@ -141,9 +149,10 @@ extension Repair {
         note("bitmap \(index)\(name) is dropped: \(item.fault ?? "it lies where something else does, or nowhere")")
       }
     }
-    guard isChanged else { return }
+    guard isChanged else { return false }
     if let fault = scan.bitmaps.fault { note("bitmaps are lost: \(fault)") }
     try setBitmaps(kept, scan)
+    return true
   }
 
   private func setBitmaps(_ records: [BitmapRecord], _ scan: ImageScan) throws(ImageError) {

@@ -50,6 +50,8 @@ struct Repair {
   private let progress: @Sendable (Double) -> Bool
   /// What the guest loses, and what could not be done.
   var notes: [String] = []
+  /// Copied flags that were set or cleared.
+  private var fixedFlagCount = 0
   /// Bytes that may still be copied.
   var copyBudget: UInt64 = 0
   /// The cipher of a LUKS image, once it was needed, and whether the passphrase was asked for.
@@ -100,7 +102,7 @@ struct Repair {
       _ = try cipher(first.header)
     }
     // What the bits that we do not know promise may not hold behind a repair.
-    try setAutoclear(first.header.autoclearFeatures.intersection(.known), first.header)
+    try setAutoclear(first.header.knownAutoclear, first.header)
     guard before.corruptions > 0 || before.leaks > 0 else { return before }
     switch mode {
     case .leaks: try repairLeaks(first)
@@ -110,7 +112,9 @@ struct Repair {
     var features = last.header.incompatibleFeatures
     if mode == .all, last.log.tally.corruptions == 0 { features = try clearMarks(last.header) }
     var after = last.report(features)
-    after.corruptionsFixed = max(0, before.corruptions - after.corruptions)
+    // Flags count by the counts that were set: many follow from a wrong count, or only come to light behind it.
+    let others = (before.corruptions - first.log.tally.wrongFlags) - (after.corruptions - last.log.tally.wrongFlags)
+    after.corruptionsFixed = max(0, others) + fixedFlagCount
     after.leaksFixed = max(0, before.leaks - after.leaks)
     let left = after.messages
     after.messages = []
@@ -131,9 +135,14 @@ struct Repair {
     }
     // Where nothing else is wrong, flags follow the counts, as in qemu-img's repair.
     let tally = now.log.tally
-    guard tally.wrongFlags > 0, tally.wrongFlags == tally.corruptions, tally.leaks == 0 else { return }
+    if tally.wrongFlags == tally.corruptions, tally.leaks == 0 { try repairFlags(now) }
+  }
+
+  private mutating func repairFlags(_ now: ImageScan) throws(ImageError) {
+    guard now.log.tally.wrongFlags > 0 else { return }
     try setFlags(now)
     try store.flush()
+    fixedFlagCount = now.log.tally.wrongFlags
   }
 
   private mutating func repairAll(_ first: ImageScan) throws(ImageError) {
@@ -149,9 +158,7 @@ struct Repair {
     }
     try repairBitmaps()
     try repairCounts()
-    let now = try survey()
-    if now.log.tally.wrongFlags > 0 { try setFlags(now) }
-    try store.flush()
+    try repairFlags(try survey())
   }
 
   private mutating func repairCounts() throws(ImageError) {
