@@ -75,6 +75,34 @@ import Testing
     }
   }
 
+  @Test("a cluster of a LUKS disk that is used twice is repaired where the secret is given")
+  func encrypted() throws {
+    let folder = try ScratchDirectory()
+    let secret = ["--object", "secret,id=s,data=abc"]
+    let options = ["--image-opts", "driver=qcow2,file.filename=disk,encrypt.key-secret=s"]
+    let create = ["create", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"]
+    #expect(try Program.run(["qemu-img"] + create + secret + ["disk", "4M"], in: folder.path).succeeded)
+    func inQEMU(_ tool: Tool, _ words: [String]) throws -> RunResult {
+      try run(tool.path ?? tool.name, words, in: folder.path)
+    }
+    let write = ["-c", "write -P 1 0 64k", "-c", "write -P 2 64k 64k"]
+    #expect(try inQEMU(.qemuIO, secret + options + write).succeeded)
+    let store = try FileStore(folder.file("disk"), FileStore.Options(isWritable: true))
+    let l1 = try store.readPrefix(at: 40, count: 8).rawBytes.bigEndian(at: 0, as: UInt64.self) ?? 0
+    let entry = try store.readPrefix(at: l1, count: 8).rawBytes.bigEndian(at: 0, as: UInt64.self) ?? 0
+    let table = entry & 0x00ff_ffff_ffff_fe00
+    let first = try store.readPrefix(at: table, count: 8)
+    try store.write(first.rawBytes, at: table + 8)
+    let without = try Program.run(["qemu-img", "check", "-r", "all", "disk"], in: folder.path)
+    #expect(without.status == 2)
+    #expect(without.errorText.contains("for which the repair needs the passphrase (encrypt.key-secret)"))
+    let with = try Program.run(["qemu-img", "check", "-r", "all"] + secret + options, in: folder.path)
+    #expect(with.status == 0, "\(with.errorText)")
+    #expect(try inQEMU(.qemuImg, ["check"] + secret + options).succeeded)
+    let read = try inQEMU(.qemuIO, secret + options + ["-c", "read -P 1 0 64k", "-c", "read -P 1 64k 64k"])
+    #expect(read.succeeded && !read.outputText.contains("Pattern"), "\(read.outputText)")
+  }
+
   @Test(
     "a repair that cannot open the image says so in the same words",
     arguments: ["nope.qcow2", "-f qcow2 text", "--image-opts driver=qcow2,file.filename=nope.qcow2"])

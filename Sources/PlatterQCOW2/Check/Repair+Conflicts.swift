@@ -77,11 +77,10 @@ extension Repair {
 
   /// Takes the bytes of a copy from the budget; false where it is used up.
   private mutating func spend(_ byteCount: UInt64) -> Bool {
-    guard let rest = copyBudget.subtracting(byteCount) else {
-      if copyBudget > 0 {
-        note("clusters that are used twice are left: copying all of them would more than double the file")
-      }
-      copyBudget = 0
+    guard let left = copyBudget else { return false }
+    guard let rest = left.subtracting(byteCount) else {
+      note("clusters that are used twice are left: copying all of them would more than double the file")
+      copyBudget = nil
       return false
     }
     copyBudget = rest

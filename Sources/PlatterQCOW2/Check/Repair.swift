@@ -52,8 +52,8 @@ struct Repair {
   var notes: [String] = []
   /// Copied flags that were set or cleared.
   private var fixedFlagCount = 0
-  /// Bytes that may still be copied.
-  var copyBudget: UInt64 = 0
+  /// Bytes that may still be copied; nil once a copy was refused.
+  var copyBudget: UInt64? = 0
   /// The cipher of a LUKS image, once it was needed, and whether the passphrase was asked for.
   var unlocked: (any SectorCipher)?
   var didAsk = false
