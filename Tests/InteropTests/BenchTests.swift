@@ -31,6 +31,15 @@ struct BenchTests {
     #expect(got.status == expected.status)
   }
 
+  @Test("no request at a time is refused; qemu-img waits for ever")
+  func noDepth() throws {
+    let scratch = try ScratchDirectory()
+    try scratch.write([UInt8](repeating: 1, count: 4096), to: "disk")
+    let got = try Program.run(["qemu-img", "bench", "-f", "raw", "-d", "0", "disk"], in: scratch.path)
+    #expect(got.status == 1)
+    #expect(got.errorText == "qemu-img: Invalid queue depth specified\n")
+  }
+
   @Test("writes leave a sound image that holds the pattern")
   func image() throws {
     let scratch = try ScratchDirectory()

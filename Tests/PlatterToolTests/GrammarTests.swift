@@ -86,6 +86,21 @@ struct GrammarTests {
   }
 
   @Test(
+    "help says how the program was called",
+    arguments: [
+      (ProgramName.platter, "usage: platter io [options]"), (.qemuIO, "usage: qemu-io [options]"),
+    ])
+  func usage(program: ProgramName, start: String) throws {
+    let capture = try Capture()
+    let output = Output(descriptor: capture.descriptor)
+    let verb = try #require(Verbs.all.first { $0.name == "io" })
+    Help.write(verb, program, to: output)
+    output.flush()
+    let text = String(decoding: try capture.bytes(), as: UTF8.self)
+    #expect(text.hasPrefix(start))
+  }
+
+  @Test(
     "the program answers to the last part of its path",
     arguments: [
       ("/usr/bin/qemu-img", ProgramName.qemuImg), ("qemu-nbd", .qemuNBD), ("./platter", .platter), ("other", .platter),

@@ -48,23 +48,14 @@ final class UnitCopy: Sendable {
     let unit = max(map.allocationUnit ?? map.mapUnit, map.mapUnit)
     self.unit = unit
     blockByteCount = source.images.blockByteCount(unit: unit)
-    switch source {
-    case .disks(let disks):
-      units = DiskUnits(
-        disks, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing)
-    case .pipe(let pipe): units = PipeUnits(pipe, blockByteCount: blockByteCount)
-    }
+    units = source.units(
+      unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: backing)
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     try map.prepareToWrite({})
-    try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
-      do throws(ImageError) {
-        try work(progress, stop)
-      } catch {
-        units.abandon()
-        throw error
-      }
+    try turnstile.run(options.workerCount, sharing: units) { [self] stop throws(ImageError) in
+      try work(progress, stop)
     }
     if case .pipe(let pipe) = source {
       try pipe.finish()

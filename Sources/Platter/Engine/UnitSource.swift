@@ -23,6 +23,34 @@ extension UnitSource {
   func abandon() {}
 }
 
+extension Turnstile {
+  /// Runs `body` on so many workers that share `units`; when one has failed, nobody waits for bytes any longer.
+  func run(
+    _ workerCount: Int, sharing units: any UnitSource,
+    _ body: @escaping @Sendable (_ stop: StopFlag) throws(ImageError) -> Void
+  ) throws(ImageError) {
+    try run(workerCount) { _, stop throws(ImageError) in
+      do throws(ImageError) {
+        try body(stop)
+      } catch {
+        units.abandon()
+        throw error
+      }
+    }
+  }
+}
+
+extension ConvertSource {
+  /// Its units in blocks.
+  func units(unit: UInt64, blockByteCount: UInt64, skipsZeros: Bool, backing: DiskImage?) -> any UnitSource {
+    switch self {
+    case .disks(let disks):
+      DiskUnits(disks, unit: unit, blockByteCount: blockByteCount, skipsZeros: skipsZeros, backing: backing)
+    case .pipe(let pipe): PipeUnits(pipe, blockByteCount: blockByteCount)
+    }
+  }
+}
+
 /// Units of disks, one behind the other, found by walking their maps.
 final class DiskUnits: UnitSource {
   private let sources: [DiskImage]

@@ -26,23 +26,13 @@ final class UnitWrite: Sendable {
     options.packing = UnitPacker.Effort(CompressionEffort(codec == .zstd ? .zstd : .deflate))
     self.options = options
     blockByteCount = source.images.blockByteCount(unit: unit)
-    switch source {
-    case .disks(let disks):
-      units = DiskUnits(
-        disks, unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: nil)
-    case .pipe(let pipe): units = PipeUnits(pipe, blockByteCount: blockByteCount)
-    }
+    units = source.units(unit: unit, blockByteCount: blockByteCount, skipsZeros: options.skipsZeros, backing: nil)
   }
 
   func run(_ progress: ProgressCounter) throws(ImageError) {
     if options.skipsZeros, !isZero { try zeroHoles() }
-    try turnstile.run(options.workerCount) { [self] _, stop throws(ImageError) in
-      do throws(ImageError) {
-        try work(progress, stop)
-      } catch {
-        units.abandon()
-        throw error
-      }
+    try turnstile.run(options.workerCount, sharing: units) { [self] stop throws(ImageError) in
+      try work(progress, stop)
     }
     if case .pipe(let pipe) = source { try pipe.finish() }
     try progress.add(units.rest())

@@ -15,6 +15,8 @@ import CZlib
   // On the heap, because zlib compares the structure's address from call to call. Nil for the full window.
   private let narrow: UnsafeMutablePointer<z_stream>?
   private let hasZlibHeader: Bool
+  /// Whoever asks for more than the usual effort gets all of it, also where it is likely in vain.
+  private let noise: NoiseDetector?
 
   /// - Parameters:
   ///   - level: 1 to 12, fastest to smallest; zlib's end at 9. Values outside are brought inside.
@@ -22,6 +24,7 @@ import CZlib
   package init(level: Int = 1, hasZlibHeader: Bool = false, window: Window = .full) {
     precondition(!hasZlibHeader || window == .full)
     self.hasZlibHeader = hasZlibHeader
+    noise = level <= 1 ? NoiseDetector() : nil
     switch window {
     case .full:
       unsafe narrow = nil
@@ -54,6 +57,7 @@ import CZlib
   ///
   /// - Returns: bytes written; nil where the stream does not fit into `output`, and so is not worth it.
   package func encode(_ bytes: RawSpan, into output: inout MutableRawSpan) -> Int? {
+    if let noise, output.byteCount < bytes.byteCount, noise.isNoise(bytes) { return nil }
     if let fast = unsafe fast {
       let written = unsafe withAddresses(bytes, &output) { input, inputCount, output, outputCount in
         hasZlibHeader

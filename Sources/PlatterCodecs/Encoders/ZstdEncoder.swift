@@ -4,10 +4,8 @@
   /// Packs units as one zstd frame each. Belongs to one thread; keeps its context between units, which saves a quarter of
   /// the time.
   @safe package final class ZstdEncoder {
-    /// Level 3 with search tables that stay in the processor's first cache. Measured on units of 64 KiB: a tenth faster
-    /// than level 3, and half a percent larger.
-    private static let usualLevel = 3
-    private static let usualTableLog: Int32 = 13
+    /// Measured on units of 64 KiB: a fifth faster than level 3, the library's usual one, and one percent larger.
+    private static let usualLevel = 2
 
     private let context: OpaquePointer?
 
@@ -17,10 +15,6 @@
       guard let context = unsafe context else { return }
       let number = Int32(max(1, min(level ?? Self.usualLevel, Int(ZSTD_maxCLevel()))))
       _ = unsafe ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, number)
-      guard level == nil else { return }
-      for parameter in [ZSTD_c_hashLog, ZSTD_c_chainLog] {
-        _ = unsafe ZSTD_CCtx_setParameter(context, parameter, Self.usualTableLog)
-      }
     }
 
     deinit { unsafe ZSTD_freeCCtx(context) }

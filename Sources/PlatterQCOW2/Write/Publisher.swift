@@ -157,7 +157,7 @@ extension WriterCore {
   fileprivate mutating func subtractSome() throws(ImageError) -> [UInt64]? {
     guard !refcounts.dropped.isEmpty else { return nil }
     let free = try refcounts.subtractDropped(atMost: Self.maximumStepCount, store)
-    if let end = packedEnd, free.contains((end - 1) / clusterByteCount) { packedEnd = nil }
+    tails.forget(clusters: free)
     return free
   }
 

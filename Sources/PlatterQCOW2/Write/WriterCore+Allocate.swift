@@ -155,34 +155,39 @@ extension WriterCore {
     guard offset + byteCount <= 1 << (70 - geometry.clusterBits), (offset + byteCount) >> 56 == 0 else {
       throw ImageError(.unsupported, "the file would grow past what a compressed entry can name (\(offset.hex))")
     }
-    packedEnd = offset + byteCount
+    tails.fill(offset, byteCount: byteCount)
     return Allocation(
       start: unitStart, byteCount: clusterByteCount, store: 0, offset: offset, fill: .readsZero,
       token: byteCount << 2 | Token.packed)
   }
 
-  /// Finds the place: behind the last packed cluster where there is room, at the start of a new one else. Counts every
-  /// cluster that the sectors touch.
+  /// Finds the place: in a cluster with room for it, behind the last packed unit, or at the start of a new cluster. Counts
+  /// every cluster that the sectors touch.
   private mutating func packedPlace(_ byteCount: UInt64) throws(ImageError) -> UInt64 {
     let cluster = clusterByteCount
-    if let start = packedEnd, start % cluster != 0 {
-      let current = start / cluster
+    while let start = tails.tightest(for: byteCount) {
+      if try takesReference(start / cluster) {
+        try refcounts.increment(start / cluster, store)
+        return start
+      }
+      tails.forget(start)
+    }
+    if let start = tails.newest, try takesReference(start / cluster) {
       let last = (start + byteCount - 1) / cluster
-      let present = try refcounts.count(of: current, store)
-      if present > 0, present < refcounts.geometry.maximum {
-        if last == current {
-          try refcounts.increment(current, store)
-          return start
-        }
-        if try refcounts.allocate(exactly: last, store) {
-          try claim(last..<last + 1)
-          try refcounts.increment(current, store)
-          return start
-        }
+      if try refcounts.allocate(exactly: last, store) {
+        try claim(last..<last + 1)
+        try refcounts.increment(start / cluster, store)
+        return start
       }
     }
     let (row, _) = try allocate(1)
     return row.lowerBound * cluster
+  }
+
+  /// Whether one more packed unit can lie in a cluster that holds some.
+  private mutating func takesReference(_ cluster: UInt64) throws(ImageError) -> Bool {
+    let present = try refcounts.count(of: cluster, store)
+    return present > 0 && present < refcounts.geometry.maximum
   }
 
   func packedClusters(_ location: PackedLocation) -> ClosedRange<UInt64> {

@@ -47,8 +47,8 @@ struct WriterCore {
   var haveBitmapsChanged = false
   /// Clusters that the bitmaps' directory on disk still names, and the one in memory does not.
   var bitmapGarbage: [UInt64] = []
-  /// Where the next packed cluster may start: the first free byte behind the last one.
-  var packedEnd: UInt64?
+  /// Where the next packed units may go.
+  var tails: PackedTails
   /// Physical length of the file, which always covers every cluster in use.
   var fileByteCount: UInt64
   /// The disk's size as the header on disk has it; `header` is ahead of it until the next publish.
@@ -80,6 +80,7 @@ struct WriterCore {
       try store.readFully("L1 table", at: header.l1Offset, count: Int(header.l1EntryCount) * 8))
     l2 = WordCache(capacity: Int(Self.l2CacheByteCount / volume.geometry.sliceByteCount))
     overlaps = OverlapGuard(clusterByteCount: cluster)
+    tails = PackedTails(clusterByteCount: cluster)
     snapshots = volume.snapshots
     bitmaps = volume.bitmaps
     addFixedMetadata()

@@ -40,6 +40,8 @@ package enum BenchVerb: Verb {
       throw Failure("--flush-interval is only available in write tests")
     }
     let depth = try number(words.value("d"), "queue depth")
+    // qemu-img waits for ever then.
+    guard depth != 0 else { throw Failure("Invalid queue depth specified") }
     guard flushInterval == 0 || flushInterval >= depth ?? 64 else {
       throw Failure("Flush interval can't be smaller than depth")
     }

@@ -18,7 +18,9 @@ package enum Help {
   }
 
   package static func write(_ verb: any Verb.Type, _ program: ProgramName, to output: Output) {
-    output.write(line: "usage: \(program.rawValue) \(verb.name) [options] \(verb.operands)")
+    // Under the name `qemu-io` the program is this one verb.
+    let name = program == .qemuIO ? program.rawValue : "\(program.rawValue) \(verb.name)"
+    output.write(line: "usage: \(name) [options] \(verb.operands)")
     output.write(line: verb.summary)
     output.write(line: "")
     for spec in Verbs.options(of: verb, program) {

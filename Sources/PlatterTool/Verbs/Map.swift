@@ -32,9 +32,9 @@ package enum MapVerb: Verb {
     let first = start ?? 0
     let end = length.flatMap { first.adding($0) }.map { min($0, image.byteCount) } ?? image.byteCount
     if isJSON {
-      try JSONMap(image, call.output).write(first, end)
+      try JSONMap(image: image, output: call.output).write(first, end)
     } else {
-      try HumanMap(image, call.output).write(first, end)
+      try HumanMap(image: image, output: call.output).write(first, end)
     }
     return 0
   }
@@ -64,13 +64,8 @@ package enum MapVerb: Verb {
 
 /// One line of JSON an entry; digits go straight into the buffer.
 private struct JSONMap {
-  private let image: DiskImage
-  private let output: Output
-
-  init(_ image: DiskImage, _ output: Output) {
-    self.image = image
-    self.output = output
-  }
+  let image: DiskImage
+  let output: Output
 
   func write(_ start: UInt64, _ end: UInt64) throws(Failure) {
     output.write("[" as StaticString)
@@ -112,13 +107,8 @@ private struct JSONMap {
 
 /// A table of the plain data.
 private struct HumanMap {
-  private let image: DiskImage
-  private let output: Output
-
-  init(_ image: DiskImage, _ output: Output) {
-    self.image = image
-    self.output = output
-  }
+  let image: DiskImage
+  let output: Output
 
   func write(_ start: UInt64, _ end: UInt64) throws(Failure) {
     output.write(
