@@ -88,9 +88,11 @@ import Testing
     let write = ["-c", "write -P 1 0 64k", "-c", "write -P 2 64k 64k"]
     #expect(try inQEMU(.qemuIO, secret + options + write).succeeded)
     let store = try FileStore(folder.file("disk"), FileStore.Options(isWritable: true))
-    let l1 = try store.readPrefix(at: 40, count: 8).rawBytes.bigEndian(at: 0, as: UInt64.self) ?? 0
-    let entry = try store.readPrefix(at: l1, count: 8).rawBytes.bigEndian(at: 0, as: UInt64.self) ?? 0
-    let table = entry & 0x00ff_ffff_ffff_fe00
+    func word(at offset: UInt64) throws -> UInt64 {
+      let bytes = try store.readPrefix(at: offset, count: 8)
+      return bytes.rawBytes.bigEndian(at: 0) ?? 0
+    }
+    let table = try word(at: word(at: 40)) & 0x00ff_ffff_ffff_fe00
     let first = try store.readPrefix(at: table, count: 8)
     try store.write(first.rawBytes, at: table + 8)
     let without = try Program.run(["qemu-img", "check", "-r", "all", "disk"], in: folder.path)

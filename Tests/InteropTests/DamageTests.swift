@@ -8,7 +8,7 @@ import WriterProof
 ///
 /// `PLATTER_DAMAGE_COUNT` sets how many; a failing seed is printed, and `PLATTER_DAMAGE_SEED` runs it alone.
 @Suite("Damage to images of every kind", .requires(.qemuImg)) struct DamageTests {
-  static let count = environmentValue("PLATTER_DAMAGE_COUNT").flatMap(Int.init) ?? 200
+  static let count = environmentValue("PLATTER_DAMAGE_COUNT").flatMap(Int.init) ?? 80
   static let chosenSeed = environmentValue("PLATTER_DAMAGE_SEED").flatMap(UInt64.init)
 
   @Test("what is repaired is clean for both, and has all that could be read", arguments: Seeds.shares)

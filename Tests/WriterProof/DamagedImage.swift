@@ -29,7 +29,8 @@ package struct DamagedImage: Sendable {
     for _ in 0..<Int.random(in: 1...4, using: &random) {
       // Each structure is as likely as any other, however many words it has.
       let what = places.keys.sorted().randomElement(using: &random) ?? ""
-      if let place = places[what]?.randomElement(using: &random) { lie(place, &random) }
+      guard let place = places[what]?.randomElement(using: &random) else { continue }
+      if place.offset >= cluster, random.chance(6) { smash(place, &random) } else { lie(place, &random) }
     }
   }
 
@@ -100,6 +101,20 @@ package struct DamagedImage: Sendable {
   }
 
   // MARK: Lies
+
+  /// Writes something else over all of a cluster.
+  private mutating func smash(_ place: Place, _ random: inout SeededGenerator) {
+    let start = place.offset / cluster * cluster
+    let other = UInt64.random(in: 0..<max(sound.byteCount / cluster, 1), using: &random) * cluster
+    let bytes: [UInt8] =
+      switch Int.random(in: 0..<3, using: &random) {
+      case 0: [UInt8](repeating: 0, count: Int(cluster))
+      case 1: randomBytes(Int(cluster), from: Int(start % 65521))
+      default: sound.read(other..<other + cluster)
+      }
+    broken.write(bytes.rawBytes, at: start)
+    history.append("\(place.what): all of the cluster at \(start) became others' bytes (\(bytes[0]), ...)")
+  }
 
   private mutating func lie(_ place: Place, _ random: inout SeededGenerator) {
     let old = broken.number(at: place.offset)
