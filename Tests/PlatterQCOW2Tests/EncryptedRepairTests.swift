@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterQCOW2
+import Synchronization
 import SystemPackage
 import TestSupport
 import Testing
@@ -142,6 +143,23 @@ struct EncryptedDamage: Sendable, CustomTestStringConvertible {
     let error = #expect(throws: ImageError.self) { try QCOW2.repair(store, wrong, .all, workers: 1) { _ in true } }
     #expect(error?.code == .invalidArgument)
     #expect(store.bytes == broken)
+  }
+
+  @Test("an image that was not closed is repaired by who opens it for writing, who is asked for the passphrase once")
+  func dirtyOpened() throws {
+    var bytes = EncryptedDamage.all[0].bytes
+    bytes[79] |= 1
+    let asked = Mutex(0)
+    let context = OpenContext(
+      isWritable: true,
+      passphrase: {
+        asked.withLock { $0 += 1 }
+        return Array("abc".utf8)
+      })
+    let store = MemoryStore(bytes, name: "test.qcow2")
+    _ = try QCOW2.open(store, context)
+    #expect(asked.withLock { $0 } == 1)
+    #expect(try check(store.bytes, EncryptedDisk.key).messages == [])
   }
 
   /// The entries of a table that is no table would be mended there, and the keys be gone.
