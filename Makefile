@@ -43,7 +43,7 @@ check: lint libraries oracles ## what CI runs: lint, release build, the build wi
 	$(MAKE) --no-print-directory fuzz-smoke
 	bash Scripts/run-tests $(TEST)
 
-prove: libraries ## the writer in large numbers: 10,000 sequences, 100,000 crash images, 20,000 faults
+prove: libraries ## the writer in large numbers: 10,000 sequences, 100,000 crash images, 20,000 faults, 300 runs of threads
 	PLATTER_PROVE=1 swift build -c release --product prove --scratch-path .build-prove
 	.build-prove/release/prove $(PROOFS)
 
@@ -60,7 +60,7 @@ bare: libraries ## build without the package traits, as users of the library may
 fuzz-smoke: libraries ## build all fuzz targets and run each for a few seconds
 	bash Scripts/fuzz
 
-fuzz: libraries ## an hour of fuzzing in all: make fuzz SECONDS=480 KEEP=--keep to renew the seeds
+fuzz: libraries ## over an hour of fuzzing: make fuzz SECONDS=480 KEEP=--keep to renew the seeds
 	bash Scripts/fuzz $(KEEP) $(SECONDS)
 
 boot: build ## install Linux into a qcow2 that platter makes, and boot it under QEMU: make boot OPTIONS=extended_l2=on

@@ -138,6 +138,7 @@ if Context.environment["PLATTER_FUZZ"] != nil {
     fuzz("qed", ["FuzzSupport", "PlatterQED", "PlatterCore"]),
     fuzz("vmdk", ["FuzzSupport", "PlatterVMDK", "PlatterCore"]),
     fuzz("dmg", ["PlatterDMG", "PlatterCore"]),
+    fuzz("write", ["Platter", "PlatterQCOW2", "PlatterCore", "TestSupport"]),
     fuzz("luks", ["PlatterLUKS", "PlatterCrypto", "PlatterCore"]),
   ]
 }

@@ -115,6 +115,18 @@ int platter_random(void *bytes, size_t count) {
 
 int platter_open_path(const char *path, int flags, int mode) { return open(path, flags, mode); }
 
+#ifdef O_TMPFILE
+int platter_open_nameless(const char *folder, int flags, int mode) { return open(folder, flags | O_TMPFILE, mode); }
+int platter_give_name(int fd, const char *path) {
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  return linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+}
+#else
+int platter_open_nameless(const char *folder, int flags, int mode) { return unsupported(); }
+int platter_give_name(int fd, const char *path) { return unsupported(); }
+#endif
+
 int platter_open_temporary(const char *path) {
   char name[4096];
   if (snprintf(name, sizeof name, "%s-XXXXXX", path) >= (int)sizeof name) {

@@ -48,6 +48,7 @@ void platter_prepare_signals(void) {
   memset(&action, 0, sizeof action);
   action.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &action, NULL);
+  sigaction(SIGXFSZ, &action, NULL);
   action.sa_handler = request_progress;
   action.sa_flags = SA_RESTART;
   sigaction(SIGUSR1, &action, NULL);

@@ -107,6 +107,16 @@ struct ToolOutputTests {
   }
 
   @Test(
+    "measure called wrongly, and over images that need not be there",
+    arguments: [
+      "measure", "measure --image-opts", "measure -f qcow2", "measure -l snap1", "measure -o , --size 1M",
+      "measure -o size=1, --size 1M", "measure -l snapshot.foo=bar disk.raw", "measure --size 1M disk.raw",
+      "measure -O qcow2 --size 7E", "measure -O qcow2 -o backing_file=nowhere -f raw disk.raw",
+      "measure -O qcow2 -o backing_file=nowhere --size 1G",
+    ])
+  func measuring(line: String) throws { try expectEqual(line) }
+
+  @Test(
     "compare: words and exit status",
     arguments: [
       "compare disk.raw packed.qcow2", "compare disk.raw base.qcow2", "compare -s disk.raw packed.qcow2",

@@ -287,6 +287,18 @@ struct VerbTests {
     try twins.expectEqual("disk")
   }
 
+  @Test("a data file's name may begin with file:, which does not go into the image")
+  func dataFileName() throws {
+    let twins = try Twins("create -q -f raw disk.raw 1M")
+    try twins.expectSame("create -f qcow2 -o data_file=file:one.data one 1M")
+    try twins.expectSame("convert -f raw -O qcow2 -o data_file=file:two.data disk.raw two")
+    for name in ["one", "two"] {
+      #expect(try Tool.qemuImg("check", name, in: twins.ours).succeeded)
+      let facts = try Tool.qemuImg("info", name, in: twins.ours).outputText
+      #expect(facts.contains("data file: \(name).data\n"))
+    }
+  }
+
   @Test(
     "amend and resize refuse what an image cannot become, in the same words",
     arguments: [

@@ -1,5 +1,6 @@
 import PlatterCore
 import PlatterQCOW2
+import Synchronization
 import TestSupport
 import Testing
 
@@ -86,6 +87,27 @@ private func image() -> QCOW2Builder {
     ])
   func refused(options: [String: String]) throws {
     #expect(throws: ImageError.self) { try amended(image(), options) }
+  }
+
+  @Test(
+    "what takes long tells how far it is",
+    arguments: [
+      // One L1 entry for each tree; one refcount block.
+      (["compat": "0.10"], 0, [[1, 1]]), (["compat": "0.10"], 2, [[1, 3], [2, 3], [3, 3]]),
+      (["refcount_bits": "64"], 0, [[1, 1]]), (["lazy_refcounts": "on"], 0, []),
+    ] as [([String: String], Int, [[UInt64]])])
+  func progress(options: [String: String], snapshotCount: Int, steps: [[UInt64]]) throws {
+    var image = image()
+    image.snapshots = (0..<snapshotCount).map { .init(id: "\($0)", name: "s\($0)", entries: [:]) }
+    let store = MemoryStore(image.build().bytes)
+    let map = try #require(try writer(store) as? any AmendableMap)
+    try map.prepareToWrite(noBarrier)
+    let told = Mutex<[[UInt64]]>([])
+    var request = AmendRequest(options)
+    request.progress = { done, total in told.withLock { $0.append([done, total]) } }
+    try map.amend(request, noBarrier)
+    try map.close(noBarrier)
+    #expect(told.withLock { $0 } == steps)
   }
 
   @Test("another backing file's name goes into the header in one write, or not at all")

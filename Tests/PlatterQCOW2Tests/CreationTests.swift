@@ -165,6 +165,14 @@ func created(_ options: Options) throws(ImageError) -> [UInt8] {
     let expected = ImageMeasurement(required: 393_216, fullyAllocated: 1_074_135_040)
     #expect(try QCOW2.measure(request, dataByteCount: 0) == expected)
   }
+
+  @Test("to measure an overlay nobody has to name the backing image's format")
+  func measuringOverlay() throws {
+    let request = CreationRequest(byteCount: 1 << 30, options: ["backing_file": "base"])
+    let expected = ImageMeasurement(required: 393_216, fullyAllocated: 1_074_135_040)
+    #expect(try QCOW2.measure(request, dataByteCount: 0) == expected)
+    #expect(throws: ImageError.self) { try QCOW2.create(in: MemoryStore([]), request) }
+  }
 }
 
 @Suite("qemu-img agrees on new images", .requires(.qemuImg))

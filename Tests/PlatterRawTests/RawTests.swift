@@ -46,6 +46,17 @@ import Testing
     #expect(error?.file == "disk.raw")
   }
 
+  /// Whoever tries out which alignment direct I/O needs reads there, and learns nothing from a hole.
+  @Test("a new disk has its first block", arguments: [0, 512, 4096, 1 << 20] as [UInt64])
+  func firstBlock(byteCount: UInt64) throws {
+    let file = try FileStore.temporary()
+    try Raw.create(in: file, CreationRequest(byteCount: byteCount))
+    #expect(try file.byteCount() == byteCount)
+    #expect(try (file.allocatedByteCount() == 0) == (byteCount == 0))
+    guard byteCount > 4096 else { return }
+    #expect(try file.segment(at: 0, limit: byteCount) == StoreSegment(isHole: false, byteCount: 4096))
+  }
+
   @Test("anything may be raw, least surely")
   func probe() throws {
     let bytes: [UInt8] = [0x51, 0x46, 0x49, 0xfb]

@@ -24,4 +24,15 @@ import Testing
     #expect(try disk.read(100, at: (2 << 20) + 4990) == Array(Self.content[(2 << 20) + 4990..<(2 << 20) + 5090]))
     #expect(throws: ImageError.self) { try disk.read(2, at: 3 << 20 - 1) }
   }
+
+  /// As with qemu-img, which does not look at the backing image either.
+  @Test("measured as an overlay, all of a disk takes space", arguments: [true, false])
+  func measuring(isOverlay: Bool) throws {
+    let file = try FileStore.temporary()
+    try file.resize(to: 1 << 20)
+    let disk = try DiskImage.open(file, OpenOptions(format: "raw"))
+    let request = CreationRequest(byteCount: 0, options: isOverlay ? ["backing_file": "nowhere"] : [:])
+    let measured = try Measure(source: disk, format: TargetFormats.named("qcow2"), request: request).run()
+    #expect(measured.fullyAllocated - measured.required == (isOverlay ? 0 : 1 << 20))
+  }
 }

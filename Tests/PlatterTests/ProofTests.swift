@@ -65,6 +65,6 @@ import WriterProof
     #expect(failures > 0)
   }
 
-  @Test("threads that write the same clusters find what they wrote", arguments: 0..<UInt64(4))
+  @Test("threads that write the same clusters find what they wrote, and snapshots keep it", arguments: 0..<UInt64(8))
   func sideBySide(seed: UInt64) throws { try Proof.sideBySide(seed: seed, threadCount: 6, stepCount: 60) }
 }

@@ -134,28 +134,19 @@ import Testing
   }
 
   /// A store whose bytes become others after so many were read.
-  private final class ChangingStore: ByteStore {
-    private let base: MemoryStore
+  private final class ChangingStore: StoreDecorator {
+    let base: any ByteStore
     private let limit: UInt64
     private let done = Atomic<UInt64>(0)
     init(_ bytes: [UInt8], after limit: UInt64) {
       base = MemoryStore(bytes, isWritable: false)
       self.limit = limit
     }
-    var name: String { "changing.raw" }
-    var isWritable: Bool { false }
-    func byteCount() throws(ImageError) -> UInt64 { try base.byteCount() }
     func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(ImageError) -> Int {
       let got = try base.read(into: &buffer, at: offset)
       if done.add(UInt64(got), ordering: .relaxed).oldValue >= limit, got > 0 { buffer.zero(0..<got / 2) }
       return got
     }
-    func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {}
-    func punch(_ range: Range<UInt64>) throws(ImageError) {}
-    func zero(_ range: Range<UInt64>) throws(ImageError) {}
-    func allocate(_ range: Range<UInt64>) throws(ImageError) {}
-    func flush() throws(ImageError) {}
-    func resize(to byteCount: UInt64) throws(ImageError) {}
   }
 
   @Test("a source that changes between the passes is an error, not a broken image")

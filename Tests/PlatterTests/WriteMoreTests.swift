@@ -100,6 +100,61 @@ import Testing
     try expectSound("disk")
   }
 
+  /// What could not be linked was given back twice: the next publish found clusters that were free already, called the
+  /// image damaged, and ended the writer.
+  @Test("space in advance stands a disk that fails once", arguments: FaultyStore.Request.allCases, [9, 14])
+  func failingPreallocation(request: FaultyStore.Request, clusterBits: Int) throws {
+    let clusters = 300
+    var image = QCOW2Builder(byteCount: UInt64(clusters) << clusterBits, clusterBits: clusterBits)
+    image.hasExtendedL2 = clusterBits == 14
+    let built = PagedBytes(image.build().bytes)
+    for nth in 1... {
+      let store = PagedStore(built, name: "disk")
+      let faulty = FaultyStore(store, .failOnce(request, nth: nth))
+      // Opening reads, and may fail already.
+      guard let map = try? QCOW2.open(faulty, OpenContext(isWritable: true)) else { continue }
+      let disk = DiskImage(layers: [DiskImage.Layer(name: "disk", map: map)])
+      guard let writer = try? DiskWriter(disk) else { continue }
+      try? writer.preallocate(0..<disk.byteCount, .metadata)
+      // Takes what the failed request has given back.
+      let payload = [UInt8](repeating: 7, count: 1 << (clusterBits + 1))
+      do throws(ImageError) {
+        try writer.write(payload.rawBytes, at: 0)
+        try writer.close()
+      } catch {
+        // Nobody knows what is on a disk after a write or flush that failed in a publish.
+        #expect(request != .read && error.code == .io, "\(request) \(nth): \(error)")
+      }
+      #expect(QCOW2Checker(store.bytes, countsLeaks: false).damages == [], "\(request) \(nth)")
+      let met = faulty.counts
+      if nth > [.read: met.reads, .write: met.writes][request] ?? met.flushes { return #expect(nth > 2) }
+    }
+  }
+
+  /// A cluster of subclusters that a snapshot shares is copied whole when its end gets space, and what the guest had in its
+  /// start was not: it read as zeros afterwards.
+  @Test(
+    "space in advance behind bytes that a snapshot shares leaves them", arguments: Preallocation.allCases,
+    [true, false])
+  func preallocationBesideShared(mode: Preallocation, isExtended: Bool) throws {
+    let old = 36 << 10
+    var image = QCOW2Builder(byteCount: UInt64(old), clusterBits: 16)
+    image.hasExtendedL2 = isExtended
+    try scratch.write(image.build().bytes, to: "disk")
+    let writer = try DiskWriter(open("disk"))
+    try writer.write([UInt8](repeating: 5, count: old).rawBytes, at: 0)
+    try writer.restructure { (map, barrier) throws(ImageError) in
+      _ = try (map as? any SnapshotMap)?.createSnapshot(named: "s", seconds: 1, nanoseconds: 2, barrier)
+    }
+    try writer.resize(to: 1 << 20)
+    try writer.preallocate(UInt64(old)..<1 << 20, mode)
+    try writer.close()
+    let bytes = try content("disk")
+    #expect(bytes[..<old].allSatisfy { $0 == 5 })
+    #expect(bytes[old...].allSatisfy { $0 == 0 })
+    try expectSound("disk")
+  }
+
   // MARK: Zeros
 
   /// A writer left alone what read as zeros already, so zeros written into a part of a cluster came and went with the

@@ -33,6 +33,12 @@ struct Job: Sendable {
       let kinds = Proof.FaultKind.allCases
       return try Proof.faults(kinds[Int(seed % UInt64(kinds.count))], seed: seed, limit: min(rest, 100))
     },
+    Job(name: "threads", noun: "runs of six threads", variable: "PLATTER_THREADS_COUNT", usual: 300) { seed, _ in
+      do { try Proof.sideBySide(seed: seed, threadCount: 6, stepCount: 100) } catch {
+        throw WriterFault("seed \(seed): \(error)")
+      }
+      return 1
+    },
   ]
 }
 

@@ -3,7 +3,7 @@ import Synchronization
 import SystemPackage
 
 /// A store that fails on demand, and counts what is asked of it.
-package final class FaultyStore: ByteStore {
+package final class FaultyStore: StoreDecorator {
   package enum Fault: Sendable, Hashable {
     /// The nth read (the first is 1) fails with an I/O error, as do all after it.
     case failRead(nth: Int)
@@ -21,7 +21,7 @@ package final class FaultyStore: ByteStore {
     case hideHoles
   }
 
-  package enum Request: Sendable, Hashable { case read, write, flush }
+  package enum Request: Sendable, Hashable, CaseIterable { case read, write, flush }
 
   package struct Counts: Sendable, Equatable {
     package var reads = 0
@@ -37,7 +37,7 @@ package final class FaultyStore: ByteStore {
     package var largestRead = 0
   }
 
-  private let base: any ByteStore
+  package let base: any ByteStore
   private let faults: Set<Fault>
   private let state = Mutex(Counts())
 
@@ -47,13 +47,6 @@ package final class FaultyStore: ByteStore {
   }
 
   package var counts: Counts { state.withLock { $0 } }
-
-  package var name: String { base.name }
-  package var isWritable: Bool { base.isWritable }
-  package var alignment: Int { base.alignment }
-  package var identity: StoreIdentity? { base.identity }
-  package func byteCount() throws(ImageError) -> UInt64 { try base.byteCount() }
-  package func allocatedByteCount() throws(ImageError) -> UInt64 { try base.allocatedByteCount() }
 
   package func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(ImageError) -> Int {
     let wanted = buffer.byteCount

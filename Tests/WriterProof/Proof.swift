@@ -77,10 +77,11 @@ package enum Proof {
     _ model: ProofModel, _ random: inout SeededGenerator, _ journal: ChangeJournal?, _ history: ProofHistory
   ) throws {
     let stepCount = Int.random(in: 4...15, using: &random)
+    let withBitmaps = random.chance(3)
     for _ in 0..<stepCount {
       let start = journal?.count ?? 0
       let length = model.history.count
-      if random.chance(4) { try model.flush() } else { try model.step(&random) }
+      if random.chance(4) { try model.flush() } else { try model.step(&random, withBitmaps: withBitmaps) }
       let isFlushed = model.history[length...].contains { line in
         ProofHistory.flushing.contains { line.hasPrefix($0) }
       }

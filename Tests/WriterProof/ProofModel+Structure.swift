@@ -31,16 +31,18 @@ extension ProofModel {
     let unit = random.chance(2) ? 512 : row.cluster
     let most = row.byteCount * 3 / 2
     let count = random.chance(12) ? 0 : UInt64.random(in: 0...most, using: &random) / unit * unit
-    try resize(to: count)
+    try resize(to: count, Preallocation.allCases.randomElement(using: &random) ?? .off)
   }
 
-  func resize(to count: UInt64) throws {
-    history.append("resize \(state.bytes.count) to \(count)")
+  /// - Parameter preallocation: how much of the new space is settled.
+  func resize(to count: UInt64, _ preallocation: Preallocation = .off) throws {
+    let old = state.bytes.count
+    history.append("resize \(old) to \(count), preallocation \(preallocation)")
     do throws(ImageError) { try writer.resize(to: count) } catch {
       guard isRefusal(error) else { throw error }
       return try writer.flush()
     }
-    let old = state.bytes.count
+    if count > old { try writer.preallocate(UInt64(old)..<count, preallocation) }
     state.bytes = state.bytes.resized(to: Int(count))
     between.append(state)
     for name in bitmaps.keys { bitmaps[name]?.resize(from: old, to: Int(count), cluster: Int(row.cluster)) }

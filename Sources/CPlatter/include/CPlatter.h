@@ -40,6 +40,10 @@ int platter_open_path(const char *path, int flags, int mode);
 // A new file that has no name once this returns: made beside `path`, which ends in no particular way.
 int platter_open_temporary(const char *path);
 
+// A new file in a folder that has no name and is gone with its descriptor, unless it is given a name that is free.
+int platter_open_nameless(const char *folder, int flags, int mode);
+int platter_give_name(int fd, const char *path);
+
 // Random bytes of the operating system; 0 or -1.
 int platter_random(void *bytes, size_t count);
 

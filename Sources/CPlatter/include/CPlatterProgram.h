@@ -21,7 +21,7 @@ int platter_getopt_next(int argc, char **argv, const char *shortOptions, const s
 // Index of the next element of `argv` to be looked at; after the end, of the first operand.
 int platter_getopt_index(void);
 
-// Writing to a closed pipe becomes an error; SIGUSR1 asks for progress.
+// Writing to a closed pipe, or past the largest size that a file may have, becomes an error; SIGUSR1 asks for progress.
 void platter_prepare_signals(void);
 // 1 once after each SIGUSR1.
 int platter_take_progress_request(void);

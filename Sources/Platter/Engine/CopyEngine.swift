@@ -99,32 +99,36 @@ final class CopyEngine: Sendable {
 
 extension CopySink {
   /// Writes a piece, leaving out the parts that are zero.
-  /// - Parameter sparseByteCount: length and alignment of such parts; 0 leaves none out.
+  /// - Parameter sparseByteCount: shortest of such parts, which consist of whole aligned steps (`GapRule.step`); shorter
+  ///   ones count at the ends of the piece, where they may go on. 0 leaves none out.
   func put(_ bytes: RawSpan, at offset: UInt64, sparse sparseByteCount: Int) throws(ImageError) {
     guard takesZeros, sparseByteCount > 0 else { return try write(bytes, at: offset) }
+    let step = GapRule.step(ofGap: sparseByteCount)
     let count = bytes.byteCount
     var dataStart = 0
     var position = 0
     while position < count {
       // Steps are aligned in the target, so that the holes are.
-      let misalignment = Int((offset + UInt64(position)) % UInt64(sparseByteCount))
-      let end = min(position + sparseByteCount - misalignment, count)
-      if bytes.extracting(position..<end).isAllZero {
+      let misalignment = Int((offset + UInt64(position)) % UInt64(step))
+      let end = min(position + step - misalignment, count)
+      guard bytes.extracting(position..<end).isAllZero else {
+        position = end
+        continue
+      }
+      var zeroEnd = end
+      while zeroEnd < count {
+        let next = min(zeroEnd + step, count)
+        guard bytes.extracting(zeroEnd..<next).isAllZero else { break }
+        zeroEnd = next
+      }
+      if zeroEnd - position >= sparseByteCount || zeroEnd == count || position == 0 {
         if dataStart < position {
           try write(bytes.extracting(dataStart..<position), at: offset + UInt64(dataStart))
         }
-        var zeroEnd = end
-        while zeroEnd < count {
-          let next = min(zeroEnd + sparseByteCount, count)
-          guard bytes.extracting(zeroEnd..<next).isAllZero else { break }
-          zeroEnd = next
-        }
         try zero(offset + UInt64(position)..<offset + UInt64(zeroEnd))
         dataStart = zeroEnd
-        position = zeroEnd
-      } else {
-        position = end
       }
+      position = zeroEnd
     }
     if dataStart < count { try write(bytes.extracting(dataStart..<count), at: offset + UInt64(dataStart)) }
   }

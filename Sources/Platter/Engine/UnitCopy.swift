@@ -6,7 +6,7 @@ struct UnitCopyOptions: Sendable {
   var workerCount: Int
   /// Zeros are left out; else every unit gets its place.
   var skipsZeros = true
-  /// Shortest gap that zeros among data leave, a power of two; a unit where that is longer.
+  /// Shortest gap that zeros among data leave; a unit where that is longer.
   var gapByteCount: UInt64 = 0
   /// Places follow the guest's order, so that the file is the same on every run.
   var isOrdered = true
@@ -43,7 +43,7 @@ final class UnitCopy: Sendable {
     // A disk of unknown size has to grow, with nobody else at the map.
     if source.images.isEmpty { options.isOrdered = true }
     self.options = options
-    zeroByteCount = Int(max(Self.minimumZeroByteCount, options.gapByteCount))
+    zeroByteCount = max(Int(Self.minimumZeroByteCount), GapRule.step(ofGap: Int(options.gapByteCount)))
     backing = target.belowTop
     let unit = max(map.allocationUnit ?? map.mapUnit, map.mapUnit)
     self.unit = unit

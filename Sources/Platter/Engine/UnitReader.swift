@@ -28,7 +28,7 @@ struct UnitReader: ~Copyable {
   /// Packed units, one behind the other.
   private(set) var packed: AlignedBuffer
 
-  /// - Parameter gapByteCount: zeros that the sources hold as data are left out in aligned gaps of this length.
+  /// - Parameter gapByteCount: zeros that the sources hold as data are left out in gaps of at least this length.
   /// - Throws: `.unsupported` where this build was made without the codec of `packing`.
   init(
     _ source: any UnitSource, unit: UInt64, blockByteCount: UInt64, backing: DiskImage?, skipsZeros: Bool,

@@ -44,14 +44,23 @@ extension DiskImage {
 
   /// Opens an image that was just made, for writing, under the name that it will have. Its backing chain is given.
   static func open(
-    made store: any ByteStore, at path: FilePath, format: String, backing: DiskImage?, _ options: OpenOptions
+    made files: NewFiles, at path: FilePath, format: String, backing: DiskImage?, _ options: OpenOptions
+  ) throws(ImageError) -> DiskImage {
+    try open(
+      made: files.store, dataFile: files.dataFile, at: path, format: format, backing: backing, options)
+  }
+
+  static func open(
+    made store: any ByteStore, dataFile: (any ByteStore)? = nil, at path: FilePath, format: String,
+    backing: DiskImage?, _ options: OpenOptions
   ) throws(ImageError) -> DiskImage {
     var options = options
     options.isWritable = true
     // Names in it are the caller's own.
     options.references = .any
     let top = try Opener(options).layer(
-      store, path: path, name: path.string, format: format, node: options.node, isWritable: true)
+      store, path: path, name: path.string, format: format, node: options.node, dataFile: dataFile,
+      isWritable: true)
     return DiskImage(layers: [top] + (backing?.layers ?? []))
   }
 }
@@ -86,7 +95,7 @@ private struct Opener {
 
   func layer(
     _ store: any ByteStore, path: FilePath?, name: String, format: String?, node: [String: String],
-    isWritable: Bool
+    dataFile: (any ByteStore)? = nil, isWritable: Bool
   ) throws(ImageError) -> DiskImage.Layer {
     let type: any ImageFormat.Type
     if let format {
@@ -96,7 +105,9 @@ private struct Opener {
     }
     var context = OpenContext(
       path: path, resolver: resolver, isWritable: isWritable && store.isWritable, options: node)
+    context.dataFile = dataFile
     context.isForFactsOnly = options.isForFactsOnly
+    context.usesData = options.usesData
     context.isForCheck = options.isForCheck
     context.warn = options.warn
     context.passphrase = options.passphrase(of: node)
@@ -173,7 +184,8 @@ private struct Opener {
   private var backingOptions: OpenOptions {
     var result = options
     result.format = nil
-    result.isWritable = false
+    result.isWritable = options.writableDepth == 1
+    result.writableDepth = options.writableDepth.flatMap { $0 > 1 ? $0 - 1 : nil }
     result.snapshot = nil
     result.node = [:]
     result.backingNode = [:]

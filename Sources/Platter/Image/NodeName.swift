@@ -121,7 +121,7 @@ struct NodeName {
       let name = key.dropFirst(prefix.count)
       if name == "driver" || requestLimits.contains(String(name)) { continue }
       guard name != "config" || value.isEmpty, !name.hasPrefix("inject-error"), !name.hasPrefix("set-state") else {
-        throw ImageError.unsupported("faults by a 'blkdebug' node are not supported")
+        throw ImageError.unsupported("faults by a 'blkdebug' node are supported in qemu-io only, above the format")
       }
       if name == "config" { continue }
       result[prefix + (name.hasPrefix(child) ? String(name.dropFirst(child.count)) : String(name))] = value

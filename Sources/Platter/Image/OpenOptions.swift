@@ -39,6 +39,8 @@ public struct OpenOptions: Sendable {
   package var writableDepth: Int?
   /// Only facts are wanted: nothing is opened but the image itself, and a secret is not needed.
   package var isForFactsOnly = false
+  /// Data is going to be read or written. Where not, an encrypted image of the chain needs no secret.
+  package var usesData = true
   /// Only a check is wanted: damage that it reports itself is no reason to refuse the image.
   package var isForCheck = false
   /// Driver options by dotted names as `--image-opts` has them: "driver", "file.filename", "encrypt.key-secret".

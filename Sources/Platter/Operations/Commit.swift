@@ -36,15 +36,17 @@ package struct Commit {
   package func run(progress: ProgressHandler? = nil) throws(ImageError) {
     let target = DiskImage(layers: Array(image.layers[depth...]))
     let writer = try DiskWriter(target, cache: cache, writesMuch: true)
-    if target.byteCount < image.byteCount { try writer.resize(to: image.byteCount) }
-    try copy(to: writer, ProgressCounter(total: image.byteCount, progress))
-    try writer.flush()
-    try writer.close()
+    try writer.closing { () throws(ImageError) in
+      if target.byteCount < image.byteCount { try writer.resize(to: image.byteCount) }
+      try copy(to: writer, ProgressCounter(total: image.byteCount, progress))
+      try writer.flush()
+    }
     guard !keepsOverlay, depth == 1 else { return }
     let overlay = try DiskWriter(image, cache: cache)
-    _ = try overlay.makeAbsent(0..<image.byteCount)
-    try overlay.flush()
-    try overlay.close()
+    try overlay.closing { () throws(ImageError) in
+      _ = try overlay.makeAbsent(0..<image.byteCount)
+      try overlay.flush()
+    }
   }
 
   private func copy(to writer: DiskWriter, _ progress: ProgressCounter) throws(ImageError) {

@@ -25,11 +25,10 @@ extension Convert {
     }
     let request = try create.prepare()
     try checkCompression(create)
-    var fileOptions = FileStore.Options(isWritable: true)
-    fileOptions.isDirect = options.isDirect
-    let output = try OutputFile(create.path, fileOptions, sharing: options.sharesTarget)
-    try makeImage(in: output.store, create, request, total, bitmaps, progress)
-    try output.commit()
+    let backing = create.opensBacking ? try create.openBacking() : nil
+    try create.make(request, isDirect: options.isDirect, sharing: options.sharesTarget) { files throws(ImageError) in
+      try fill(files, create, backing, request, total, bitmaps, progress)
+    }
   }
 
   /// Sends a new image in order.
@@ -53,28 +52,27 @@ extension Convert {
       to: stream, ProgressCounter(total: total.multiplied(by: 2) ?? .max, progress))
   }
 
-  private func makeImage(
-    in store: FileStore, _ create: Create, _ request: CreationRequest, _ total: UInt64?, _ bitmaps: [BitmapFacts],
-    _ progress: ProgressHandler?
+  /// Fills a new image whose files have no names yet.
+  private func fill(
+    _ files: NewFiles, _ create: Create, _ backing: DiskImage?, _ request: CreationRequest, _ total: UInt64?,
+    _ bitmaps: [BitmapFacts], _ progress: ProgressHandler?
   ) throws(ImageError) {
-    let backing = create.opensBacking ? try create.openBacking() : nil
-    try create.format.create(in: store, request)
-    if options.flushes { store.expectFlush() }
+    if options.flushes { files.store.expectFlush() }
     var open = create.backingOptions
     open.node = [:]
     for key in ["encrypt.key-secret", "key-secret"] { open.node[key] = create.options[key] }
-    let image = try DiskImage.open(
-      made: store, at: create.path, format: create.format.name, backing: backing, open)
+    let openMade = { () throws(ImageError) in
+      try DiskImage.open(made: files, at: create.path, format: create.format.name, backing: backing, open)
+    }
+    let image = try openMade()
     if hasPlaces(create) || image.layers[0].map.allocationUnit == nil {
       // Every guest byte has its place already, so there is no order to keep. Encrypted space may read as noise.
       try fill(image, total, isZero: backing == nil && !image.layers[0].map.isEncrypted, bitmaps, progress)
     } else {
       try copyUnits(to: image, request, total, progress)
       guard !bitmaps.isEmpty else { return }
-      let made = try DiskImage.open(made: store, at: create.path, format: create.format.name, backing: backing, open)
-      let writer = try DiskWriter(made, cache: options.flushes ? .writeback : .unsafe)
-      try copyBitmaps(bitmaps, with: writer)
-      try writer.close()
+      let writer = try DiskWriter(openMade(), cache: options.flushes ? .writeback : .unsafe)
+      try writer.closing { () throws(ImageError) in try copyBitmaps(bitmaps, with: writer) }
     }
   }
 
@@ -84,14 +82,15 @@ extension Convert {
   ) throws(ImageError) {
     let writer = try DiskWriter(image, cache: options.flushes ? .writeback : .unsafe, writesMuch: true)
     let isZero = isZero && options.sparseByteCount > 0
-    if options.isCompressed {
-      try UnitWrite(source, writer, isZero: isZero, unitOptions()).run(
-        ProgressCounter(total: total ?? .max, progress))
-    } else {
-      try copy(total, to: ImageSink(writer, isZero: isZero), limit: image.byteCount, progress)
+    try writer.closing { () throws(ImageError) in
+      if options.isCompressed {
+        try UnitWrite(source, writer, isZero: isZero, unitOptions()).run(
+          ProgressCounter(total: total ?? .max, progress))
+      } else {
+        try copy(total, to: ImageSink(writer, isZero: isZero), limit: image.byteCount, progress)
+      }
+      try copyBitmaps(bitmaps, with: writer)
     }
-    try copyBitmaps(bitmaps, with: writer)
-    try writer.close()
   }
 
   private func hasPlaces(_ create: Create) -> Bool {
@@ -112,9 +111,7 @@ extension Convert {
   private func unitOptions() -> UnitCopyOptions {
     var copy = UnitCopyOptions(workerCount: options.workerCount)
     copy.skipsZeros = options.sparseByteCount > 0
-    if options.sparseByteCount > 0 {
-      copy.gapByteCount = 1 << UInt64(Int.bitWidth - 1 - options.sparseByteCount.leadingZeroBitCount)
-    }
+    copy.gapByteCount = UInt64(options.sparseByteCount)
     copy.isOrdered = options.isOrdered
     return copy
   }

@@ -29,17 +29,6 @@ package struct Create: Sendable {
     var request = CreationRequest(byteCount: byteCount ?? 0, options: options, path: path)
     request.options["size"] = nil
     request.secret = backingOptions.secrets
-    let folder = path.folder
-    request.makeFile = { name throws(ImageError) in
-      var fileOptions = FileStore.Options(isWritable: true)
-      fileOptions.creates = true
-      let target = name.isAbsolute ? name : folder.pushing(name)
-      let file = try FileStore(target, fileOptions)
-      // Locked before it is cut: somebody may be using what is there.
-      try ImageLock.acquireForWriting(file)
-      try file.resize(to: 0)
-      return file
-    }
     guard let backing = options["backing_file"], !backing.isEmpty else {
       guard byteCount != nil else { throw .invalidArgument("Image creation needs a size parameter").named(path.string) }
       return request
@@ -51,7 +40,7 @@ package struct Create: Sendable {
       throw .invalidArgument("Error: Trying to create an image with the same filename as the backing file")
         .named(path.string)
     }
-    let base = try opensBacking ? openBacking() : nil
+    let base = try opensBacking ? openBacking(usesData: false) : nil
     guard options["backing_fmt"] != nil else {
       throw .invalidArgument("Backing file specified without backing format").named(path.string)
     }
@@ -65,11 +54,13 @@ package struct Create: Sendable {
   }
 
   /// The backing image and its chain, as the new image will find it; nil where there is none.
-  package func openBacking() throws(ImageError) -> DiskImage? {
+  /// - Parameter usesData: it is going to be read; where not, it needs no secret.
+  package func openBacking(usesData: Bool = true) throws(ImageError) -> DiskImage? {
     guard let name = options["backing_file"], !name.isEmpty else { return nil }
     var open = backingOptions
     open.format = options["backing_fmt"]
     open.isWritable = false
+    open.usesData = usesData
     open.snapshot = nil
     open.node = [:]
     let file = FilePath(name)
@@ -80,9 +71,20 @@ package struct Create: Sendable {
   package func run() throws(ImageError) { try run(try prepare()) }
 
   /// Makes the image that `prepare` has checked.
-  package func run(_ request: CreationRequest) throws(ImageError) {
-    let output = try OutputFile(path, FileStore.Options(isWritable: true), sharing: false)
-    try format.create(in: output.store, request)
-    try output.commit()
+  package func run(_ request: CreationRequest) throws(ImageError) { try make(request) { _ in } }
+
+  /// Makes the image that `prepare` has checked, and lets `fill` write to it before it takes its name.
+  func make(
+    _ request: CreationRequest, isDirect: Bool = false, sharing: Bool = false,
+    fill: (NewFiles) throws(ImageError) -> Void
+  ) throws(ImageError) {
+    var fileOptions = FileStore.Options(isWritable: true)
+    fileOptions.isDirect = isDirect
+    let files = try NewFiles(path, fileOptions, sharing: sharing)
+    var request = request
+    request.makeFile = { name throws(ImageError) in try files.make(name) }
+    try format.create(in: files.store, request)
+    try fill(files)
+    try files.commit()
   }
 }

@@ -41,11 +41,7 @@ package struct DD {
     let range = range
     let byteCount = range.upperBound - range.lowerBound
     let create = Create(target, format: format, byteCount: byteCount)
-    let request = try create.prepare()
-    let output = try OutputFile(target, FileStore.Options(isWritable: true), sharing: false)
-    try format.create(in: output.store, request)
-    try copy(range, to: output.store)
-    try output.commit()
+    try create.make(try create.prepare()) { files throws(ImageError) in try copy(range, to: files.store) }
   }
 
   private func copy(_ range: Range<UInt64>, to store: FileStore) throws(ImageError) {

@@ -29,6 +29,10 @@ package struct Measure: Sendable {
   /// Bytes of the units in which the source has data by its map: nothing is read.
   private func dataByteCount(_ unit: UInt64) throws(ImageError) -> UInt64 {
     guard let source, unit > 1 else { return 0 }
+    // Over another image zeros may need a place too: nobody has looked what that one has there.
+    guard (request.options["backing_file"] ?? "").isEmpty else {
+      return source.byteCount.dividedRoundingUp(by: unit) * unit
+    }
     var cursor = RunCursor(source, 0..<source.byteCount)
     var sum: UInt64 = 0
     var counted: UInt64 = 0

@@ -37,8 +37,11 @@ package struct Rebase {
   /// Changes only what the overlay names; the caller knows that both have the same content.
   package func renameOnly() throws(ImageError) {
     let writer = try DiskWriter(image, cache: cache)
+    try writer.closing { () throws(ImageError) in try rename(writer) }
+  }
+
+  private func rename(_ writer: DiskWriter) throws(ImageError) {
     try writer.setBacking(backing?.name, format: backing?.format)
-    try writer.close()
   }
 
   /// Copies into the overlay what would read differently over the new backing image, then changes the name.
@@ -48,7 +51,15 @@ package struct Rebase {
     guard !isCompressed || writer.packedUnitByteCount != nil else {
       throw .invalidArgument("Compression not supported for this file format").named(image.name)
     }
-    let counter = ProgressCounter(total: image.byteCount, progress)
+    try writer.closing { () throws(ImageError) in
+      try keep(newBase, writer, ProgressCounter(total: image.byteCount, progress))
+      try writer.flush()
+      try rename(writer)
+    }
+  }
+
+  /// Makes the overlay's own what differs.
+  private func keep(_ newBase: DiskImage?, _ writer: DiskWriter, _ counter: ProgressCounter) throws(ImageError) {
     var buffers = Buffers(byteCount: Int(stepByteCount))
     // The overlay alone: absent is what its backing image shows through.
     var own = RunCursor(DiskImage(layers: [image.layers[0]]), 0..<image.byteCount)
@@ -58,9 +69,6 @@ package struct Rebase {
       own.advance(range.upperBound - range.lowerBound)
       try counter.add(range.upperBound - range.lowerBound)
     }
-    try writer.flush()
-    try writer.setBacking(backing?.name, format: backing?.format)
-    try writer.close()
   }
 
   /// Makes the overlay's own what differs in a range that it does not have.

@@ -46,7 +46,6 @@ package struct Resize {
         file: image.name)
     }
     let writer = try DiskWriter(image)
-    try writer.resize(to: new)
-    try writer.close()
+    try writer.closing { () throws(ImageError) in try writer.resize(to: new) }
   }
 }

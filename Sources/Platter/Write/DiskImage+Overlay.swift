@@ -16,7 +16,10 @@ extension DiskImage {
 
   /// Stores in the image itself what of a range only the images under it have.
   /// - Parameter writer: the writer of this disk.
-  package func copyUp(_ range: Range<UInt64>, _ writer: DiskWriter) throws(ImageError) {
+  package func copyUp(
+    _ range: Range<UInt64>, _ writer: DiskWriter,
+    willWrite: (_ part: Range<UInt64>, _ isZero: Bool) throws(ImageError) -> Void = { _, _ in }
+  ) throws(ImageError) {
     guard !range.isEmpty else { return }
     let unit = layers[0].map.allocationUnit ?? 1
     let start = range.lowerBound / unit * unit
@@ -24,15 +27,18 @@ extension DiskImage {
     var cursor = RunCursor(DiskImage(layers: [layers[0]]), start..<end)
     while let own = try cursor.peek() {
       let part = own.extent.start..<own.extent.end
-      if own.extent.kind == .absent { try copyUpAbsent(part, writer) }
+      if own.extent.kind == .absent { try copyUpAbsent(part, writer, willWrite) }
       cursor.advance(part.upperBound - part.lowerBound)
     }
   }
 
-  private func copyUpAbsent(_ range: Range<UInt64>, _ writer: DiskWriter) throws(ImageError) {
+  private func copyUpAbsent(
+    _ range: Range<UInt64>, _ writer: DiskWriter, _ willWrite: (Range<UInt64>, Bool) throws(ImageError) -> Void
+  ) throws(ImageError) {
     var below = RunCursor(self, range)
     while let run = try below.peek() {
       let end = min(run.extent.end, run.extent.start + DiskWriter.maximumStepByteCount)
+      try willWrite(run.extent.start..<(run.readsZero ? run.extent.end : end), run.readsZero)
       if run.readsZero {
         try writer.ownZeros(run.extent.start..<run.extent.end)
         below.advance(run.extent.byteCount)

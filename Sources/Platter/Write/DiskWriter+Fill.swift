@@ -22,13 +22,23 @@ extension DiskWriter {
     try prepare()
     var position = range.lowerBound
     while position < range.upperBound {
-      let next = min(range.upperBound, position + Self.maximumPreallocationByteCount)
+      let next = preallocationEnd(from: position, in: range)
       position += try exclusively(aligned(position..<next)) { () throws(ImageError) in
         try preallocateStep(position..<next, mode)
       }
       if map.mustPublishSoon { try publish() }
     }
     try flush()
+  }
+
+  /// How far one step goes: units of which only a part is in the range go alone, and of encrypted ones only a few go at
+  /// once, since they may have to be written.
+  private func preallocationEnd(from position: UInt64, in range: Range<UInt64>) -> UInt64 {
+    let unitEnd = (position / unit + 1) * unit
+    guard position % unit == 0 else { return min(range.upperBound, unitEnd) }
+    let most = map.isEncrypted ? Self.maximumStepByteCount : Self.maximumPreallocationByteCount
+    let end = min(range.upperBound, position + most)
+    return end < map.byteCount ? min(range.upperBound, max(end / unit * unit, unitEnd)) : end
   }
 
   private func aligned(_ range: Range<UInt64>) -> Range<UInt64> {
@@ -46,20 +56,42 @@ extension DiskWriter {
       return first.byteCount
     }
     let allocation = try map.allocate(first.start..<first.end)
-    let host = allocation.offset..<allocation.offset + allocation.byteCount
+    let guest = max(allocation.start, range.lowerBound)..<min(allocation.range.upperBound, range.upperBound)
+    let saysZero: Bool
     do throws(ImageError) {
-      try settle(host, in: allocation.store, mode, allocation.cipher, isZero: allocation.fill == .readsZero)
-      try map.link(allocation)
+      saysZero = try fill(allocation, guest, mode)
     } catch {
       map.abandon(allocation)
       throw error
     }
-    if allocation.cipher > 0 {
-      // New space decrypts to noise: the tables must say that it is zeros.
-      _ = try map.release(
-        allocation.start..<min(allocation.range.upperBound, map.byteCount), as: .zeroKeepingSpace)
+    try map.link(allocation)
+    if saysZero { _ = try map.release(guest, as: .zeroKeepingSpace) }
+    return guest.upperBound - range.lowerBound
+  }
+
+  /// Makes new space read as zeros, and as what the guest has around them.
+  /// - Parameter guest: the part that is to be zeros.
+  /// - Returns: whether the tables must say so, since new space decrypts to noise.
+  private func fill(_ allocation: Allocation, _ guest: Range<UInt64>, _ mode: Preallocation) throws(ImageError) -> Bool
+  {
+    let end = min(allocation.range.upperBound, map.byteCount)
+    let isWhole = guest.lowerBound == allocation.start && guest.upperBound == end
+    let isEncrypted = allocation.cipher > 0
+    if isWhole, !isEncrypted {
+      // A file of guest bytes alone ends where the disk ends.
+      let byteCount = allocation.store > 0 ? end - allocation.start : allocation.byteCount
+      let host = allocation.offset..<allocation.offset + byteCount
+      try settle(host, in: allocation.store, mode, 0, isZero: allocation.fill == .readsZero)
+      return false
     }
-    return min(allocation.range.upperBound, range.upperBound) - range.lowerBound
+    if isWhole, try map.release(guest, as: .zeroKeepingSpace) == .done {
+      let host = allocation.offset..<allocation.offset + allocation.byteCount
+      try settle(host, in: allocation.store, mode, allocation.cipher, isZero: allocation.fill == .readsZero)
+      return true
+    }
+    let zeros = [UInt8](repeating: 0, count: guest.count)
+    try write(zeros.rawBytes, at: guest.lowerBound, into: allocation)
+    return false
   }
 
   /// - Parameter isZero: the place reads as zeros already.

@@ -25,6 +25,8 @@ extension DiskWriter {
     let start = range.lowerBound / map.mapUnit * map.mapUnit
     let unit = start..<min(start + map.mapUnit, map.byteCount)
     let isReleased = try exclusively(unit) { () throws(ImageError) in
+      try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
+      try map.changed(range)
       guard try readsZero(start..<range.lowerBound), try readsZero(range.upperBound..<unit.upperBound),
         try !hasBytes(unit)
       else { return false }

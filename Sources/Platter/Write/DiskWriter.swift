@@ -106,7 +106,12 @@ package final class DiskWriter: Sendable {
     while position < whole.upperBound {
       let end = min(whole.upperBound, (position / step + 1) * step)
       let part = position..<end
-      let answer = try exclusively(part) { () throws(ImageError) in try map.release(part, as: result) }
+      let answer = try exclusively(part) { () throws(ImageError) in
+        try checkRange(end - position, position)
+        // Again, since bitmaps may have been cleared while this waited.
+        try map.changed(part)
+        return try map.release(part, as: result)
+      }
       if answer == .cannot { try cannot(part) }
       if map.mustPublishSoon { try publish() }
       position = end
@@ -119,7 +124,8 @@ package final class DiskWriter: Sendable {
     precondition(unitStart % unit == 0)
     try prepare()
     let isDone = try exclusively(unitStart..<unitStart + unit) { () throws(ImageError) in
-      try linkPacked(packed, unitStart: unitStart)
+      try checkRange(1, unitStart)
+      return try linkPacked(packed, unitStart: unitStart)
     }
     if isDone { try finishRequest() }
     return isDone
@@ -159,6 +165,18 @@ package final class DiskWriter: Sendable {
     }
     guard isOpen else { return }
     try exclusively(0..<UInt64.max) { () throws(ImageError) in try map.close(isUnsafe ? {} : barrier) }
+  }
+
+  /// Runs `body` and closes the writer, whether or not it went well: an image whose writer just goes away has lost its
+  /// bitmaps. What went wrong first is what is told.
+  package func closing(_ body: () throws(ImageError) -> Void) throws(ImageError) {
+    do throws(ImageError) {
+      try body()
+    } catch {
+      try? close()
+      throw error
+    }
+    try close()
   }
 
   // MARK: Steps
@@ -221,6 +239,7 @@ package final class DiskWriter: Sendable {
       offset + UInt64(bytes.byteCount), aligned(offset..<offset + Self.maximumStepByteCount, to: unit).upperBound)
     let hold = ranges.acquire(aligned(offset..<end, to: unit), exclusive: true)
     defer { ranges.release(hold) }
+    try checkRange(end - offset, offset)
     var limit = offset
     var extents: [Extent] = []
     while limit < end {
@@ -247,7 +266,7 @@ package final class DiskWriter: Sendable {
   }
 
   /// Writes payload, head and tail of an allocation in one write.
-  private func write(_ payload: RawSpan, at offset: UInt64, into allocation: Allocation) throws(ImageError) {
+  func write(_ payload: RawSpan, at offset: UInt64, into allocation: Allocation) throws(ImageError) {
     let store = map.stores[Int(allocation.store)]
     let head = Int(offset - allocation.start)
     let isWhole = head == 0 && UInt64(payload.byteCount) == allocation.byteCount
@@ -352,6 +371,7 @@ package final class DiskWriter: Sendable {
 
   // MARK: Ranges
 
+  /// Asked again under an exclusive hold: the disk may have become smaller while a request waited for it.
   func checkRange(_ byteCount: UInt64, _ offset: UInt64) throws(ImageError) {
     let size = map.byteCount
     guard offset <= size, byteCount <= size - offset else {

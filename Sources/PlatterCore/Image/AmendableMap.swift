@@ -22,6 +22,8 @@ package struct AmendRequest: Sendable {
   package var secret: @Sendable (String) throws(ImageError) -> [UInt8]?
   /// What may make an encrypted image unreadable for ever is done too.
   package var isForced: Bool
+  /// Told how many steps of how many are done, where a change takes long.
+  package var progress: @Sendable (_ done: UInt64, _ total: UInt64) -> Void = { _, _ in }
 
   package init(
     _ options: [String: String], isForced: Bool = false,

@@ -37,10 +37,15 @@ package struct OpenContext: Sendable {
   /// Only facts are wanted (`info`, `inspect`): an encrypted image opens without a passphrase, a missing data file or
   /// extent is no error; `map` need not work.
   package var isForFactsOnly: Bool
+  /// Data is going to be read or written. Where not, tables are opened as usual, and an encrypted image without its key.
+  package var usesData = true
   /// Only a check is wanted, which judges by itself what opening would refuse, as far as it can; `map` need not work.
   package var isForCheck = false
   /// Takes a sentence for people about something odd that is no error.
   package var warn: @Sendable (String) -> Void
+
+  /// Whether an encrypted image must be given its passphrase.
+  package var needsKey: Bool { usesData && !isForFactsOnly }
 
   package init(
     path: FilePath? = nil, resolver: ReferenceResolver = ReferenceResolver(.none), isWritable: Bool = false,

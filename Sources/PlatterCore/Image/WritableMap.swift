@@ -29,7 +29,7 @@ package protocol WritableMap: ImageMap {
   /// - Throws: `.corrupt` where the space found overlaps what the image already uses.
   func allocate(_ range: Range<UInt64>) throws(ImageError) -> Allocation
 
-  /// Makes an allocation visible, after its bytes were written.
+  /// Makes an allocation visible, after its bytes were written. Where that fails, what was not linked is given back.
   func link(_ allocation: Allocation) throws(ImageError)
 
   /// Gives an allocation back that was not linked.

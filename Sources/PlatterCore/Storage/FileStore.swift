@@ -23,6 +23,8 @@ package final class FileStore: ByteStore {
     package var truncates = false
     /// With `creates`: fail when the file exists.
     package var isExclusive = false
+    /// The path is a folder: make a file in it that has no name yet (`giveName`).
+    package var isNameless = false
     package var mode: UInt32 = 0o644
     package init(isWritable: Bool = false) { self.isWritable = isWritable }
   }
@@ -61,11 +63,23 @@ package final class FileStore: ByteStore {
   package convenience init(_ path: FilePath, _ options: Options = Options(), shownAs name: String? = nil)
     throws(ImageError)
   {
+    let open = unsafe options.isNameless ? platter_open_nameless : platter_open_path
     let descriptor = unsafe path.withPlatformString { name in
-      unsafe platter_open_path(name, Self.flags(options), Int32(options.mode))
+      unsafe open(name, Self.flags(options), Int32(options.mode))
     }
     try self.init(descriptor: descriptor, path: path, name: name, options)
   }
+
+  /// Gives a nameless file a name that is free.
+  /// - Throws: `.io` with `.fileExists` where it is not.
+  package func giveName(_ path: FilePath) throws(ImageError) {
+    guard unsafe path.withPlatformString({ unsafe platter_give_name(descriptor, $0) }) == 0 else {
+      throw ImageError.io("cannot take its name", Errno(rawValue: errno), file: path.printable)
+    }
+  }
+
+  /// Whether `giveName` can work here at all.
+  package var canBeNamed: Bool { unsafe access("/proc/self/fd/\(descriptor)", F_OK) == 0 }
 
   /// An empty file without a name, for things too large for memory. Its space is free again when it is closed.
   package static func temporary() throws(ImageError) -> FileStore {

@@ -20,7 +20,7 @@ final class LUKSMap: ImageMap {
     stores = [store]
     openedHeader = header
     payloadOffset = header.payloadOffset
-    if context.isForFactsOnly {
+    if !context.needsKey {
       ciphers = []
       volume = Mutex(nil)
     } else {

@@ -12,10 +12,12 @@ extension WriterCore {
     let slots = try wanted.keySlots.map { change throws(ImageError) in try luks?.plan(change) }
     try publish(barrier)
     if wanted.version == 3, header.version == 2 { try upgrade(barrier) }
-    if let order = wanted.refcountOrder, order != header.refcountOrder { try changeRefcounts(to: order, barrier) }
+    if let order = wanted.refcountOrder, order != header.refcountOrder {
+      try changeRefcounts(to: order, request, barrier)
+    }
     try setFlags(wanted, barrier)
     if let plan = slots ?? nil { try luks?.carryOut(plan, barrier) }
-    if wanted.version == 2, header.version == 3 { try downgrade(barrier) }
+    if wanted.version == 2, header.version == 3 { try downgrade(request, barrier) }
   }
 
   private mutating func setFlags(_ wanted: Amendment, _ barrier: Barrier) throws(ImageError) {
@@ -52,9 +54,15 @@ extension WriterCore {
   }
 
   /// Version 2 cannot say that a cluster reads as zeros: such entries become data or nothing first, in every tree.
-  private mutating func downgrade(_ barrier: Barrier) throws(ImageError) {
-    try expandZeros(l1, barrier)
-    for snapshot in snapshots { try expandZeros(try l1Table(of: snapshot), barrier) }
+  private mutating func downgrade(_ request: AmendRequest, _ barrier: Barrier) throws(ImageError) {
+    let total = UInt64(l1.count) + snapshots.reduce(0) { $0 + UInt64($1.l1EntryCount) }
+    var done: UInt64 = 0
+    func step() {
+      done += 1
+      request.progress(done, total)
+    }
+    try expandZeros(l1, barrier, step)
+    for snapshot in snapshots { try expandZeros(try l1Table(of: snapshot), barrier, step) }
     try publish(barrier)
     var new = header
     new.version = 2
@@ -82,9 +90,12 @@ extension WriterCore {
   }
 
   /// A table that several trees share changes for all of them at once, and what it names is counted for each.
-  private mutating func expandZeros(_ l1: [UInt64], _ barrier: Barrier) throws(ImageError) {
+  /// - Parameter step: called after each entry of the L1 table.
+  private mutating func expandZeros(_ l1: [UInt64], _ barrier: Barrier, _ step: () -> Void) throws(ImageError) {
     try checkTree(l1, "an L1 table", isRaised: false)
-    for word in l1 where word != 0 {
+    for word in l1 {
+      defer { step() }
+      guard word != 0 else { continue }
       let table = L1Entry(rawValue: word).tableOffset
       let owners = try refcounts.count(of: table / clusterByteCount, store)
       try eachEntry([word]) { core, word, place throws(ImageError) in

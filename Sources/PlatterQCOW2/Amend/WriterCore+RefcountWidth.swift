@@ -3,7 +3,8 @@ import PlatterCore
 extension WriterCore {
   /// Writes all counts anew with another width, behind everything else; one header write then names the new table and
   /// its width, and the old blocks go.
-  mutating func changeRefcounts(to order: UInt32, _ barrier: Barrier) throws(ImageError) {
+  mutating func changeRefcounts(to order: UInt32, _ request: AmendRequest, _ barrier: Barrier) throws(ImageError) {
+    try checkOwnCounts()
     var new = header
     new.refcountOrder = order
     let geometry = RefcountGeometry(new)
@@ -23,6 +24,7 @@ extension WriterCore {
       let cluster = start + sizes.tableClusters + index
       table[Int(index)] = cluster * clusterByteCount
       try writeBlock(index, at: cluster * clusterByteCount, geometry, old: start, end: end)
+      request.progress(index + 1, sizes.blocks)
     }
     try writeWords(table, in: start..<start + sizes.tableClusters)
     try barrier()

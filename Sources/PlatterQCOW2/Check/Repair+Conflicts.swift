@@ -146,6 +146,7 @@ extension Repair {
     if !didAsk, let phrase = try context.passphrase?() {
       var context = context
       context.isForFactsOnly = false
+      context.usesData = true
       context.passphrase = { phrase }
       unlocked = try Opening(store, context).encryption(context).ciphers.first
     }

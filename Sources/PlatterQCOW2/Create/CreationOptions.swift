@@ -66,7 +66,9 @@ struct NewImage {
     return 0
   }
 
-  init(_ request: CreationRequest) throws(ImageError) {
+  /// - Parameter isMade: there will be such an image; else it is only measured, for which an unnamed format of its backing
+  ///   file is no danger.
+  init(_ request: CreationRequest, isMade: Bool = true) throws(ImageError) {
     try request.checkNames(QCOW2.creationOptions)
     // The unit that guests are given is a sector.
     guard let byteCount = request.byteCount.roundedUp(toMultipleOf: 512), byteCount <= UInt64(Int64.max) else {
@@ -78,7 +80,7 @@ struct NewImage {
     _ = try CompressionEffort(request)
     try readVersion(request)
     try readGeometry(request)
-    try readReferences(request)
+    try readReferences(request, isMade: isMade)
     try readEncryption(request)
     try checkCombinations()
   }
@@ -119,11 +121,13 @@ struct NewImage {
     }
   }
 
-  private mutating func readReferences(_ request: CreationRequest) throws(ImageError) {
+  private mutating func readReferences(_ request: CreationRequest, isMade: Bool) throws(ImageError) {
     backingFormat = request.text("backing_fmt")
     if let name = request.text("backing_file"), !name.isEmpty {
       backingName = Array(name.utf8)
-      guard backingFormat != nil else { throw .invalidArgument("Backing file specified without backing format") }
+      guard !isMade || backingFormat != nil else {
+        throw .invalidArgument("Backing file specified without backing format")
+      }
       guard backingName.count <= Int(Header.maximumBackingNameByteCount) else {
         throw .invalidArgument(
           "the backing file's name has \(backingName.count) bytes, more than \(Header.maximumBackingNameByteCount)")

@@ -2,7 +2,7 @@ package import PlatterCore
 
 extension QCOW2 {
   package static func measuringUnit(_ request: CreationRequest) throws(ImageError) -> UInt64 {
-    try NewImage(request).clusterByteCount
+    try NewImage(request, isMade: false).clusterByteCount
   }
 
   /// Bytes that bitmaps take in an image of these options; nil where such an image has no place for them.
@@ -12,7 +12,7 @@ extension QCOW2 {
   package static func measureBitmaps(_ request: CreationRequest, of source: any BitmapSource) throws(ImageError)
     -> UInt64?
   {
-    let image = try NewImage(request)
+    let image = try NewImage(request, isMade: false)
     guard image.version >= 3, source.canHaveBitmaps else { return nil }
     let cluster = image.clusterByteCount
     var sum: UInt64 = 0
@@ -35,10 +35,12 @@ extension QCOW2 {
   package static func measure(_ request: CreationRequest, dataByteCount: UInt64) throws(ImageError)
     -> ImageMeasurement
   {
-    let image = try NewImage(request)
+    let image = try NewImage(request, isMade: false)
     let header = ImageMaker.header(image)
     // Checks that there can be such an image at all.
-    _ = try NewLayout(image, header)
+    guard (try? NewLayout(image, header)) != nil else {
+      throw .invalidArgument("The image size is too large (try using a larger cluster size)")
+    }
     let cluster = image.clusterByteCount
     let geometry = Geometry(header)
     guard let size = image.byteCount.roundedUp(toMultipleOf: cluster), size <= 1 << 62 else {

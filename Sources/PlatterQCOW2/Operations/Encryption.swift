@@ -36,7 +36,7 @@ extension Opening {
     guard header.encryption != .none else { return Encryption() }
     guard let crypto else {
       let facts = LegacyQCOWCipher.facts
-      guard !context.isForFactsOnly else { return Encryption(facts: facts) }
+      guard context.needsKey else { return Encryption(facts: facts) }
       return Encryption(ciphers: [try LegacyQCOWCipher.make(passphrase: try passphrase(context))], facts: facts)
     }
     let place = try CryptoExtension(parsing: crypto, header, fileByteCount: fileByteCount)
@@ -45,7 +45,7 @@ extension Opening {
     let luks = try LUKSHeader(parsing: head.rawBytes, areaByteCount: place.byteCount, hasPayload: false)
     var encryption = Encryption(facts: luks.facts(isInsideImage: true), place: place)
     encryption.ownByteCount = min(place.byteCount, luks.areaByteCount)
-    guard !context.isForFactsOnly else { return encryption }
+    guard context.needsKey else { return encryption }
     let volume = try LUKSVolume(unlocking: luks, in: store, at: place.offset, passphrase: try passphrase(context))
     // Sectors are numbered by their place in the file that holds them.
     encryption.ciphers = [try luks.suite.makeCipher(key: volume.key, numbering: .host(base: 0))]

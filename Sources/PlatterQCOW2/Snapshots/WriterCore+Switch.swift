@@ -56,9 +56,13 @@ extension WriterCore {
     }
   }
 
-  /// What will be given up must be counted.
-  private mutating func checkOwnCounts() throws(ImageError) {
+  /// Tables and blocks that will be given up must be counted, and be where they can be.
+  mutating func checkOwnCounts() throws(ImageError) {
     var offsets = refcounts.blockOffsets.sorted()
+    for offset in offsets where offset % clusterByteCount != 0 {
+      throw .corrupt(
+        "the refcount table names block \(offset.hex), which is not aligned to the cluster size (\(clusterByteCount.hex))")
+    }
     for index in offsets.indices.dropFirst() where offsets[index] == offsets[index - 1] {
       throw .corrupt("the refcount table names block \(offsets[index].hex) twice; the image must be repaired first")
     }

@@ -197,7 +197,7 @@ extension WriterCore {
   }
 
   private mutating func copyTable(_ table: UInt64) throws(ImageError) -> UInt64 {
-    let new = try allocate(1).clusters.lowerBound * clusterByteCount
+    let new = try allocate(1, for: "L2 table").clusters.lowerBound * clusterByteCount
     l2.drop(new..<new + clusterByteCount)
     try copyTable(from: table, to: new)
     return new

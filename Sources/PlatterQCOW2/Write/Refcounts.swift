@@ -46,6 +46,8 @@ struct Refcounts {
   /// First cluster behind everything that was ever handed out and behind the end of the file at opening: such clusters
   /// read as zeros.
   private(set) var freshStart: UInt64
+  /// Blocks in which a fresh cluster was looked for, with their numbers.
+  private var freshBlocks: [UInt64: UInt64] = [:]
 
   init(_ header: Header, _ store: any ByteStore, fileByteCount: UInt64) throws(ImageError) {
     geometry = RefcountGeometry(header)
@@ -60,6 +62,7 @@ struct Refcounts {
   }
 
   var clusterByteCount: UInt64 { geometry.clusterByteCount }
+  private var countsPerPiece: Int { Int(geometry.countsPerBlock / (clusterByteCount / pieceByteCount)) }
   var tableByteCount: UInt64 { UInt64(table.count) * 8 }
   var isLarge: Bool { UInt64(dirtyPieceCount) * pieceByteCount >= Self.cacheByteCount / 2 || dropped.count > 1 << 16 }
   /// Where the blocks lie that the table names.
@@ -84,13 +87,11 @@ struct Refcounts {
     let block = table[Int(index)] & RefcountGeometry.offsetMask
     guard block != 0 else { return nil }
     guard block % clusterByteCount == 0 else {
-      throw .corrupt(
-        "refcount table, entry \(index): block \(block.hex) is not aligned to the cluster size (\(clusterByteCount.hex))"
-      )
+      // Scripts know the sentence.
+      throw .corrupt("Refblock offset \(block.hex) unaligned (reftable index: \(index.hex))")
     }
-    let countsPerPiece = geometry.countsPerBlock / (clusterByteCount / pieceByteCount)
-    let slot = cluster % geometry.countsPerBlock
-    return (block + slot / countsPerPiece * pieceByteCount, Int(slot % countsPerPiece))
+    let slot = Int(cluster % geometry.countsPerBlock)
+    return (block + UInt64(slot / countsPerPiece) * pieceByteCount, slot % countsPerPiece)
   }
 
   private mutating func load(_ offset: UInt64, _ store: any ByteStore) throws(ImageError) {
@@ -200,7 +201,6 @@ struct Refcounts {
       guard let place = try place(of: cluster) else { return cluster }
       try load(place.piece, store)
       guard let bytes = pieces[place.piece]?.bytes else { return cluster }
-      let countsPerPiece = Int(geometry.countsPerBlock / (clusterByteCount / pieceByteCount))
       let raw = bytes.rawBytes
       for index in place.index..<countsPerPiece {
         guard cluster < freshStart else { break }
@@ -212,18 +212,33 @@ struct Refcounts {
     return nil
   }
 
-  /// The first fresh cluster that is free and has a block to be counted in.
+  /// The first fresh cluster that is free and has a block to be counted in. A file that was cut leaves counts behind its
+  /// end; they are passed over.
   private mutating func freshCluster(_ store: any ByteStore) throws(ImageError) -> UInt64 {
     while true {
-      let cluster = freshStart
-      if try place(of: cluster) == nil {
-        try makeBlock(Int(cluster / geometry.countsPerBlock), store)
-      } else if try count(of: cluster, store) == 0 {
-        return cluster
-      } else {
-        // Counts may lie behind the end of the file too.
-        freshStart = cluster + 1
+      guard let place = try place(of: freshStart) else {
+        try makeBlock(Int(freshStart / geometry.countsPerBlock), store)
+        continue
       }
+      if freshStart % geometry.countsPerBlock == 0 {
+        try noteFreshBlock(place.piece, number: freshStart / geometry.countsPerBlock)
+      }
+      try load(place.piece, store)
+      guard let bytes = pieces[place.piece]?.bytes else { continue }
+      let raw = bytes.rawBytes
+      for index in place.index..<countsPerPiece {
+        if geometry.count(index, in: raw) == 0 { return freshStart }
+        freshStart += 1
+      }
+    }
+  }
+
+  /// A table that names one block over and over would count clusters without end.
+  private mutating func noteFreshBlock(_ offset: UInt64, number: UInt64) throws(ImageError) {
+    if let other = freshBlocks.updateValue(number, forKey: offset), other != number {
+      throw .corrupt(
+        "the refcount table names block \(offset.hex) twice, for clusters behind the end of the file; "
+          + "the image must be repaired first")
     }
   }
 
@@ -243,7 +258,7 @@ struct Refcounts {
     for cluster in row { try set(0, of: cluster, store) }
     // Behind the end: blocks for the row first, since each may take a cluster out of it.
     while true {
-      let start = freshStart
+      let start = try freshCluster(store)
       for index in start / geometry.countsPerBlock...(start + count - 1) / geometry.countsPerBlock
       where Int(index) >= table.count || table[Int(index)] & RefcountGeometry.offsetMask == 0 {
         try makeBlock(Int(index), store)

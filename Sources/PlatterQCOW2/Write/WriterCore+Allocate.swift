@@ -202,31 +202,36 @@ extension WriterCore {
 
   mutating func link(_ allocation: Allocation) throws(ImageError) {
     if let damage { throw damage }
-    if allocation.token & 3 == Token.packed {
-      let word = packedWord(offset: allocation.offset, byteCount: allocation.token >> 2)
-      let old = try entry(of: allocation.start)
-      try setEntry(of: allocation.start, word)
-      try dropReferences(old.word, replacedBy: nil)
-      return
-    }
-    if geometry.hasExtendedL2 { return try linkSubclusters(allocation) }
-    for offset in stride(from: 0, to: allocation.byteCount, by: Int(clusterByteCount)) {
-      let guest = allocation.start + offset
-      let host = allocation.offset + offset
-      let old: UInt64
-      do throws(ImageError) {
-        old = try entry(of: guest).word
-        try setEntry(of: guest, host | L2Entry.copied)
-      } catch {
-        var rest = allocation
-        rest.start = guest
-        rest.offset = host
-        rest.byteCount -= offset
-        abandon(rest)
-        throw error
+    var rest = allocation
+    do throws(ImageError) {
+      if allocation.token & 3 == Token.packed {
+        try linkPacked(allocation)
+      } else if geometry.hasExtendedL2 {
+        try linkSubclusters(allocation)
+      } else {
+        while rest.byteCount > 0 { try linkCluster(of: &rest) }
       }
-      try dropReferences(old, replacedBy: host)
+    } catch {
+      abandon(rest)
+      throw error
     }
+  }
+
+  /// Links the first cluster of an allocation, and takes it off.
+  private mutating func linkCluster(of rest: inout Allocation) throws(ImageError) {
+    let old = try entry(of: rest.start).word
+    try setEntry(of: rest.start, rest.offset | L2Entry.copied)
+    dropReferences(old, replacedBy: rest.offset)
+    rest.start += clusterByteCount
+    rest.offset += clusterByteCount
+    rest.byteCount -= clusterByteCount
+  }
+
+  private mutating func linkPacked(_ allocation: Allocation) throws(ImageError) {
+    let old = try entry(of: allocation.start).word
+    try setEntry(
+      of: allocation.start, packedWord(offset: allocation.offset, byteCount: allocation.token >> 2))
+    dropReferences(old, replacedBy: nil)
   }
 
   private mutating func linkSubclusters(_ allocation: Allocation) throws(ImageError) {
@@ -239,11 +244,11 @@ extension WriterCore {
     let isReplaced = allocation.token & 3 == Token.new && allocation.byteCount == clusterByteCount
     let kept = isReplaced || L2Entry(rawValue: word).isCompressed ? 0 : bitmap
     try setEntry(of: start, host | L2Entry.copied, bitmap: kept & ~(bits << 32) | bits)
-    try dropReferences(word, replacedBy: host)
+    dropReferences(word, replacedBy: host)
   }
 
   /// Notes that an entry no longer refers to what it did.
-  mutating func dropReferences(_ word: UInt64, replacedBy host: UInt64?) throws(ImageError) {
+  mutating func dropReferences(_ word: UInt64, replacedBy host: UInt64?) {
     let entry = L2Entry(rawValue: word)
     if entry.isCompressed {
       for cluster in packedClusters(PackedLocation(entry, clusterBits: geometry.clusterBits)) {

@@ -54,7 +54,7 @@ extension WriterCore {
     }
     guard new != word else { return }
     try setEntry(of: guest, new)
-    try dropReferences(word, replacedBy: L2Entry(rawValue: new).hostOffset)
+    dropReferences(word, replacedBy: L2Entry(rawValue: new).hostOffset)
     if isAllocated { releasedByteCount += clusterByteCount }
   }
 
@@ -80,7 +80,7 @@ extension WriterCore {
     guard newWord != word || newBitmap != bitmap else { return true }
     try setEntry(of: start, newWord, bitmap: newBitmap)
     if newWord == 0 {
-      try dropReferences(word, replacedBy: nil)
+      dropReferences(word, replacedBy: nil)
       if word != 0 { releasedByteCount += clusterByteCount }
     }
     return true

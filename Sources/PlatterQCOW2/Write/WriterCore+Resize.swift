@@ -8,7 +8,7 @@ extension WriterCore {
     let old = header.virtualByteCount
     if byteCount < old {
       let start = byteCount.dividedRoundingUp(by: clusterByteCount) * clusterByteCount
-      if start < old { _ = try releaseUnits(start..<old, as: .absent) }
+      if start < old { try giveUp(start..<old, barrier) }
     } else {
       try growL1(toCover: byteCount, barrier)
       // The end of its last cluster is going to be read, and written.
@@ -16,6 +16,17 @@ extension WriterCore {
     }
     try resizeBitmaps(to: byteCount)
     header.virtualByteCount = byteCount
+  }
+
+  /// Empties the end that is cut off, one L2 table at a time, so that what is not published yet stays bounded.
+  private mutating func giveUp(_ range: Range<UInt64>, _ barrier: Barrier) throws(ImageError) {
+    var position = range.lowerBound
+    while position < range.upperBound {
+      let end = min(range.upperBound, (position / geometry.l1EntryCoverage + 1) * geometry.l1EntryCoverage)
+      _ = try releaseUnits(position..<end, as: .absent)
+      if takesMuchMemory { try publish(barrier) }
+      position = end
+    }
   }
 
   func checkResize(to byteCount: UInt64) throws(ImageError) {

@@ -123,10 +123,15 @@ struct WriterCore {
   // MARK: Space
 
   /// Takes up to `wanted` clusters in a row and makes the file reach behind them.
+  /// - Parameter purpose: what they are for, in messages.
   /// - Returns: the clusters, and whether they read as zeros.
-  mutating func allocate(_ wanted: UInt64) throws(ImageError) -> (clusters: Range<UInt64>, isFresh: Bool) {
+  mutating func allocate(_ wanted: UInt64, for purpose: String = "data cluster") throws(ImageError)
+    -> (clusters: Range<UInt64>, isFresh: Bool)
+  {
     let freshStart = refcounts.freshStart
     let row = try counting { counts, store throws(ImageError) in try counts.allocate(wanted, store) }
+    // The header lies there, whatever its count says. Scripts know the sentence.
+    if row.lowerBound == 0 { throw try marked("Preventing invalid allocation of \(purpose) at offset 0") }
     try claimOrDrop(row)
     return (row, row.lowerBound >= freshStart)
   }
@@ -260,7 +265,7 @@ struct WriterCore {
   @discardableResult mutating func writableTable(_ index: Int) throws(ImageError) -> UInt64 {
     let entry = L1Entry(rawValue: l1[index])
     if entry.tableOffset != 0, entry.rawValue & L1Entry.copied != 0 { return entry.tableOffset }
-    let (row, isFresh) = try allocate(1)
+    let (row, isFresh) = try allocate(1, for: "L2 table")
     let table = row.lowerBound * clusterByteCount
     l2.drop(table..<table + clusterByteCount)
     if entry.tableOffset == 0 {
@@ -307,9 +312,10 @@ struct WriterCore {
   /// The guest has given back so much that it should soon be used again, rather than the file grow.
   private static let maximumReleasedByteCount: UInt64 = 8 << 20
 
-  var isLarge: Bool {
-    refcounts.isLarge || releasedByteCount >= Self.maximumReleasedByteCount || l2.dirtyCount >= l2.capacity / 2
-  }
+  var isLarge: Bool { takesMuchMemory || releasedByteCount >= Self.maximumReleasedByteCount }
+
+  /// What is not published yet has outgrown the caches.
+  var takesMuchMemory: Bool { refcounts.isLarge || l2.dirtyCount >= l2.capacity / 2 }
 
   var isDirty: Bool {
     refcounts.isDirty || l2.dirtyCount > 0 || dirtyL1 != nil || !refcounts.dropped.isEmpty

@@ -15,6 +15,8 @@ struct IODiskOptions {
   var compresses = false
   /// What is read from images below is stored in the disk's own.
   var copiesOnRead = false
+  /// What requests meet on their way (QEMU's "blkdebug" filter).
+  var filter: RequestFilter?
   var format: String?
 }
 
@@ -60,9 +62,15 @@ final class IODisk {
   /// Hands out the bytes of a range, piece by piece: `body` gets them and their place in the range.
   func read(_ offset: UInt64, _ count: UInt64, _ body: (RawSpan, UInt64) -> Void) throws(ImageError) {
     try check(offset, count)
+    try options.filter?.check(.read, offset, count)
     guard count > 0 else { return }
     if options.copiesOnRead, let writer {
-      try image.copyUp(min(offset, image.byteCount)..<min(offset + count, image.byteCount), writer)
+      let filter = options.filter
+      let range = min(offset, image.byteCount)..<min(offset + count, image.byteCount)
+      try image.copyUp(range, writer) { (part, isZero) throws(ImageError) in
+        filter?.happened(RequestFilter.copyOnRead)
+        try filter?.check(isZero ? .zero : .write, part.lowerBound, part.upperBound - part.lowerBound)
+      }
     }
     var bytes = [UInt8](repeating: 0, count: Int(min(count, Self.pieceByteCount)))
     try forEachPiece(offset, count) { (position, length) throws(ImageError) in
@@ -80,6 +88,7 @@ final class IODisk {
   /// Writes a range that repeats `filling`.
   func write(_ offset: UInt64, _ count: UInt64, filling: [UInt8]) throws(ImageError) {
     try check(offset, count)
+    try options.filter?.check(.write, offset, count)
     guard count > 0, let writer else { return }
     guard !options.compresses else { return try writeWholeUnits(offset, count, filling: filling, writer) }
     try growToSector(offset + count, writer)
@@ -135,11 +144,28 @@ final class IODisk {
     try check(offset, count)
     guard let writer else { return }
     try growToSector(offset + count, writer)
-    try writer.zero(offset..<offset + count, mayUnmap: mayUnmap && options.discards)
+    let whole = try zeroEdges(offset..<offset + count)
+    guard !whole.isEmpty else { return }
+    try options.filter?.check(.zero, whole.lowerBound, whole.upperBound - whole.lowerBound)
+    try writer.zero(whole, mayUnmap: mayUnmap && options.discards)
+  }
+
+  /// Writes the ends of a range that is to be zero as data, where the filter wants that.
+  /// - Returns: what is left of the range.
+  private func zeroEdges(_ range: Range<UInt64>) throws(ImageError) -> Range<UInt64> {
+    guard let filter = options.filter, filter.zeroStep > 1 else { return range }
+    let step = filter.zeroStep
+    let start = min(range.lowerBound.dividedRoundingUp(by: step) * step, range.upperBound)
+    let end = max(start, range.upperBound / step * step)
+    for edge in [range.lowerBound..<start, end..<range.upperBound] where !edge.isEmpty {
+      try write(edge.lowerBound, edge.upperBound - edge.lowerBound, filling: [0])
+    }
+    return start..<end
   }
 
   func discard(_ offset: UInt64, _ count: UInt64) throws(ImageError) {
     try check(offset, count)
+    try options.filter?.check(.discard, offset, count)
     guard let writer, options.discards else { return }
     try writer.discard(min(offset, image.byteCount)..<min(offset + count, image.byteCount))
   }
@@ -196,6 +222,7 @@ final class IODisk {
   /// The end of a request: on stable storage where the cache mode or the request itself says so.
   func finishRequest(forced: Bool = false) throws(ImageError) {
     guard forced || options.cache == .writethrough || options.cache == .directsync else { return }
+    try options.filter?.check(.flush)
     try writer?.flush()
   }
 

@@ -144,7 +144,14 @@ final class IOSession {
     var openOptions = try call.openOptions()
     openOptions.format = options.format
     var options = options
-    if case .node(let node) = place { options.compresses = node["driver"] == "compress" }
+    var place = place
+    if case .node(let node) = place {
+      options.compresses = node["driver"] == "compress"
+      if node["driver"] == "blkdebug" {
+        options.filter = try RequestFilter(node)
+        place = .node(RequestFilter.withoutRules(node))
+      }
+    }
     openOptions.cache = options.cache
     openOptions.locking = options.isShared ? .shared : .exclusive
     do throws(ImageError) {

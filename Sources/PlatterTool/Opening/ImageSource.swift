@@ -77,7 +77,8 @@ package struct ImageSource: Sendable {
     "fat", "blkdebug", "blkverify", "null-co", "null-aio", "nvme", "host_device", "host_cdrom", "quorum",
   ]
 
-  private static func withoutFilePrefix(_ bytes: [UInt8]) -> [UInt8] {
+  /// A file's name as the system takes it.
+  static func withoutFilePrefix(_ bytes: [UInt8]) -> [UInt8] {
     guard bytes.starts(with: "file:".utf8) else { return bytes }
     let rest = Array(bytes.dropFirst(5))
     // What is left must not look like another protocol.

@@ -26,8 +26,9 @@ package enum AmendVerb: Verb {
     let source = try call.source(operand)
     let openOptions = try call.openOptions(formatKey: "f")
     let writer = try call.openForWriting(source, openOptions, cache: cache ?? .writeback)
-    let request = AmendRequest(wanted, isForced: call.options.has("force"), secret: openOptions.secrets)
     let progress = ProgressDisplay(try call.progressForm())
+    var request = AmendRequest(wanted, isForced: call.options.has("force"), secret: openOptions.secrets)
+    request.progress = { progress.update($0, of: $1) }
     progress.start()
     do throws(Failure) {
       try call.closing(writer) { writer throws(Failure) in try amend(writer, request, call) }

@@ -139,7 +139,7 @@ private struct ConvertRequest {
   private static func formatOptions(_ parsed: ParsedOptions, _ format: any CreatableFormat.Type) throws(Failure)
     -> [String: String]
   {
-    var options = try TargetFormat.options(parsed.values("o"))
+    var options = TargetFormat.withPlainNames(try TargetFormat.options(parsed.values("o")))
     let known = Set(format.creationOptions.map(\.name))
     for name in options.keys.sorted() where !known.contains(name) { throw Failure("Invalid parameter '\(name)'") }
     // The sources say how large it is.

@@ -34,7 +34,8 @@ package enum CreateVerb: Verb {
     try settleSize(&create, name: name)
     create.opensBacking = !call.options.has("u")
     create.backingOptions = try call.openOptions()
-    let request = try prepare(create, name, call)
+    var request = try prepare(create, name, call)
+    request.options = TargetFormat.withPlainNames(request.options)
     create.byteCount = request.byteCount
     if !call.isQuiet { call.output.write(line: try announcement(create, name)) }
     do throws(ImageError) {

@@ -17,12 +17,17 @@ package enum MeasureVerb: Verb {
     ] + SharedOptions.opening
 
   package static func run(_ call: Invocation) throws(Failure) -> Int32 {
+    let given = try TargetFormat.options(call.options.values("o"))
+    let snapshot = try call.options.value("l").map(SnapshotParameter.name)
     let isJSON = try call.wantsJSON()
     let size = try call.options.value("size").map { text throws(Failure) in
       try SizeText.option(text, named: "image size")
     }
     let operands = call.options.operands
     guard operands.count <= 1 else { throw Failure("At most one filename argument is allowed.") }
+    if operands.isEmpty, ["image-opts", "f", "l"].contains(where: call.options.has) {
+      throw Failure("--image-opts, -f, and -l require a filename argument.")
+    }
     if size != nil, !operands.isEmpty { throw Failure("--size N cannot be used together with a filename.") }
     guard size != nil || !operands.isEmpty else {
       throw Failure("Either --size N or one filename must be specified.")
@@ -30,8 +35,8 @@ package enum MeasureVerb: Verb {
     let formatName = call.options.value("O") ?? "raw"
     if try TargetFormat.writeHelp(call, formatName, isForFile: false) { return 0 }
     let format = try target(formatName)
-    let options = try options(call, format)
-    let source = size == nil ? try open(operands[0], call) : nil
+    let options = try options(given, format)
+    let source = size == nil ? try open(operands[0], snapshot: snapshot, call) : nil
     var request = CreationRequest(byteCount: size ?? 0, options: options)
     request.secret = try call.openOptions(formatKey: "f").secrets
     do throws(ImageError) {
@@ -51,10 +56,10 @@ package enum MeasureVerb: Verb {
     }
   }
 
-  private static func options(_ call: Invocation, _ format: any CreatableFormat.Type) throws(Failure)
+  private static func options(_ given: [String: String], _ format: any CreatableFormat.Type) throws(Failure)
     -> [String: String]
   {
-    var options = try TargetFormat.options(call.options.values("o"))
+    var options = given
     options["size"] = nil
     for name in options.keys.sorted() where !format.creationOptions.contains(where: { $0.name == name }) {
       var failure = Failure("Invalid parameter '\(name)'")
@@ -64,11 +69,11 @@ package enum MeasureVerb: Verb {
     return options
   }
 
-  private static func open(_ operand: Argument, _ call: Invocation) throws(Failure) -> DiskImage {
+  private static func open(_ operand: Argument, snapshot: String?, _ call: Invocation) throws(Failure) -> DiskImage {
     let source = try call.source(operand)
     try call.checkFormatOptions(["f"])
     var options = try call.openOptions(formatKey: "f")
-    options.snapshot = try call.options.value("l").map(SnapshotParameter.name)
+    options.snapshot = snapshot
     return try call.open(source, options)
   }
 

@@ -26,10 +26,25 @@ package enum TargetFormat {
   package static func options(_ lists: [String]) throws(Failure) -> [String: String] {
     var result: [String: String] = [:]
     for list in lists {
-      guard !list.isEmpty else { throw Failure("Invalid option list: ") }
+      guard isWhole(list) else { throw Failure("Invalid option list: \(list)") }
       for pair in OptionString.parse(list) { result[pair.key] = pair.value ?? "on" }
     }
     return result
+  }
+
+  /// The options with the data file's name as it will stand in the image, without `file:`.
+  static func withPlainNames(_ options: [String: String]) -> [String: String] {
+    var options = options
+    options["data_file"] = options["data_file"].map {
+      String(decoding: ImageSource.withoutFilePrefix(Array($0.utf8)), as: UTF8.self)
+    }
+    return options
+  }
+
+  /// Whether a list neither begins nor ends with a comma that parts nothing.
+  private static func isWhole(_ list: String) -> Bool {
+    let commasAtEnd = list.reversed().prefix { $0 == "," }.count
+    return !list.isEmpty && !list.hasPrefix(",") && commasAtEnd.isMultiple(of: 2)
   }
 
   /// Prints the options of the target's format where `-o help` asks for them. Returns whether it did.
