@@ -30,6 +30,8 @@ package enum QCOW2: ImageFormat {
 
   package static func open(_ store: any ByteStore, _ context: OpenContext) throws(ImageError) -> any ImageMap {
     try naming(store.name) { () throws(ImageError) in
+      // A repair on the way may need the passphrase too.
+      let context = context.isWritable ? context.askingOnce : context
       if context.isWritable { try repairIfDirty(store, context) }
       let volume = try Volume(opening: store, context)
       let map = QCOW2Map(volume, volume.activeTree)

@@ -47,6 +47,16 @@ struct Twins {
     #expect(our.status == their.status, "qemu-img \(line)", sourceLocation: sourceLocation)
   }
 
+  /// Runs the same line under both programs, and expects the same standard output and exit status; what is told beside it
+  /// is for people.
+  func expectSameOutput(_ line: String, sourceLocation: SourceLocation = #_sourceLocation) throws {
+    let words = Self.words(line)
+    let their = try run(Tool.qemuImg.path ?? "qemu-img", words, in: theirs, environment: Self.zone)
+    let our = try Program.run(["qemu-img"] + words, in: ours, environment: Self.zone)
+    #expect(our.outputText == their.outputText, "qemu-img \(line)", sourceLocation: sourceLocation)
+    #expect(our.status == their.status, "qemu-img \(line)", sourceLocation: sourceLocation)
+  }
+
   /// A list of snapshots without the moments at which they were taken.
   private static func withoutTimes(_ text: String) -> String {
     text.split(separator: "\n", omittingEmptySubsequences: false).map { line in

@@ -5,8 +5,8 @@ import TestSupport
 import Testing
 
 /// The report of a check that changes nothing.
-func check(_ bytes: [UInt8], workers: Int = 1) throws -> CheckReport {
-  var context = OpenContext()
+func check(_ bytes: [UInt8], _ context: OpenContext = OpenContext(), workers: Int = 1) throws -> CheckReport {
+  var context = context
   context.isForCheck = true
   let map = try #require(try open(bytes, context) as? any CheckableMap)
   return try map.check(workers: workers) { _ in true }

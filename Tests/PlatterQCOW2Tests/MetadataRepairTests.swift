@@ -225,6 +225,44 @@ func bitmapNames(_ map: any ImageMap) -> [String] {
     #expect(isSame)
   }
 
+  /// QEMU does not open such an image, and a writer took it for one whose bytes lie raw in another file.
+  @Test("a data file that is called raw where there is none")
+  func rawDataFile() throws {
+    var image = variedImage()
+    image.bitmaps = []
+    image.autoclear = 2
+    let found = try check(image)
+    #expect(found.messages == ["ERROR the header calls a data file raw, but the image has none"])
+    let (fixed, report) = try repair(image.build().bytes)
+    #expect(report.corruptionsFixed == 1 && status(report) == 0)
+    #expect(fixed.word(at: 88) == 0)
+  }
+
+  /// The tables of the bitmaps were looked at only where the directory could be followed.
+  @Test("damage behind a damaged directory of bitmaps is repaired in the same go")
+  func bitmapsBehindDirectory() throws {
+    let built = richImage().build()
+    var bytes = built.bytes
+    bytes.lie(at: 112 + 8 + 8, UInt64(0x2a040))
+    bytes.lie(at: bytes.word(at: built.bitmapDirectoryOffset), UInt64.max)
+    let (fixed, report) = try repair(bytes)
+    #expect(status(report) == 0, "\(report.messages)")
+    #expect(bitmapNames(try open(fixed)) == ["second"])
+  }
+
+  /// qemu-img gives up on such an image.
+  @Test("a place of a snapshot table that is no cluster goes, although there are no snapshots")
+  func placeOfNoSnapshots() throws {
+    var image = variedImage()
+    image.snapshots = []
+    image.lie(at: 64, UInt64(1) << 63 | 0x8000)
+    let (fixed, report) = try repair(image.build().bytes)
+    #expect(report.corruptionsFixed == 1 && status(report) == 0, "\(report.messages)")
+    #expect(fixed.word(at: 64) == 0)
+    image.lie(at: 64, UInt64(0x8000))
+    #expect(try check(image).messages == [])
+  }
+
   @Test("a bitmap that was not saved is told, and is no error")
   func inUse() throws {
     var image = richImage()

@@ -20,7 +20,8 @@ package struct ProofRow: Sendable, Hashable, CustomStringConvertible {
   package var cluster: UInt64 { UInt64(value("cluster_size")) ?? 65536 }
   package var isExtended: Bool { value("extended_l2") == "on" }
   package var mapUnit: UInt64 { isExtended ? cluster / 32 : cluster }
-  package var isEncrypted: Bool { value("encrypt.format") != "off" }
+  package var encryption: String { value("encrypt.format") }
+  package var isEncrypted: Bool { encryption != "off" }
   package var hasDataFile: Bool { value("data_file") != "off" }
   /// Guest bytes that one L2 table stands for.
   package var tableCoverage: UInt64 { cluster / (isExtended ? 16 : 8) * cluster }

@@ -23,6 +23,7 @@ extension DiskImage {
     if node["driver"] == NullMap.name { return DiskImage(layers: [try NullMap.layer(node)]) }
     var options = options
     let name = try NodeName(node)
+    if options.isWritable { try name.checkWritable() }
     options.node = name.options
     options.format = name.format ?? options.format
     options.backingNode = name.backing
@@ -109,15 +110,7 @@ private struct Opener {
     context.usesData = options.usesData
     context.isForCheck = options.isForCheck
     context.warn = options.warn
-    if let id = node["encrypt.key-secret"] ?? node["key-secret"] {
-      let secrets = options.secrets
-      context.passphrase = { () throws(ImageError) in
-        guard let secret = try secrets(id) else { throw ImageError(.notFound, "No secret with id '\(id)'") }
-        return secret
-      }
-    } else {
-      context.passphrase = options.passphrase
-    }
+    context.passphrase = options.passphrase(of: node)
     let map = try naming(name) { () throws(ImageError) in try type.open(store, context) }
     return DiskImage.Layer(name: name, path: path, map: map, wasProbed: format == nil)
   }

@@ -9,10 +9,13 @@ struct NodeName {
   var options: [String: String]
   /// The caller said that there is no backing image.
   var isWithoutBacking = false
+  /// Why the image may not be written, in QEMU's words; nil where it may.
+  private let refusalToWrite: String?
   /// What the caller says of the backing image, in the same form; empty where the image's own word counts.
   var backing: [String: String] = [:]
 
-  /// Options that say how to treat the image rather than what it is; accepted and of no effect on reading.
+  /// Options that say how to treat the image rather than what it is; accepted and of no effect on reading. Those that
+  /// forbid writing do.
   private static let neutral: Set<String> = [
     "read-only", "auto-read-only", "force-share", "node-name", "discard", "detect-zeroes", "cache.direct",
     "cache.no-flush", "cache.writeback", "file.driver", "file.aio", "file.locking", "file.read-only",
@@ -32,6 +35,11 @@ struct NodeName {
   /// - Throws: `.invalidArgument` for an option that nobody knows or a node without a file.
   init(_ node: [String: String]) throws(ImageError) {
     var rest = try Self.unwrapped(node)
+    let isReadOnly = ["read-only", "file.read-only"].contains { rest[$0] == "on" }
+    refusalToWrite =
+      isReadOnly
+      ? "Block node is read-only"
+      : rest["force-share"] == "on" ? "force-share=on can only be used with read-only images" : nil
     format = rest.removeValue(forKey: "driver")
     let name: String?
     if format == "file" || format == "host_device" {
@@ -68,6 +76,11 @@ struct NodeName {
         throw ImageError.invalidArgument("Block format '\(format ?? "raw")' does not support the option '\(key)'")
       }
     }
+  }
+
+  /// - Throws: `.invalidArgument` where the options say that the image is only to be read.
+  func checkWritable() throws(ImageError) {
+    if let refusalToWrite { throw .invalidArgument(refusalToWrite) }
   }
 
   // MARK: blkdebug

@@ -55,4 +55,14 @@ public struct OpenOptions: Sendable {
     self.format = format
     self.references = references
   }
+
+  /// What gives the passphrase of the image that a node describes: the secret that it names, else whoever can be asked.
+  func passphrase(of node: [String: String]) -> (@Sendable () throws(ImageError) -> [UInt8]?)? {
+    guard let id = node["encrypt.key-secret"] ?? node["key-secret"] else { return passphrase }
+    let secrets = secrets
+    return { () throws(ImageError) in
+      guard let secret = try secrets(id) else { throw ImageError(.notFound, "No secret with id '\(id)'") }
+      return secret
+    }
+  }
 }

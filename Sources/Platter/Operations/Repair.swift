@@ -27,7 +27,9 @@ package enum Repair {
     guard let format = type as? any RepairableFormat.Type else {
       throw ImageError(.unsupported, "the \(type.name) format has no repair", file: path.string)
     }
-    let context = OpenContext(path: path, isWritable: true, options: options.node, warn: options.warn)
+    let context = OpenContext(
+      path: path, isWritable: true, options: options.node, passphrase: options.passphrase(of: options.node),
+      warn: options.warn)
     let report = try format.repair(store, context, mode, workers: workers, progress: progress)
     return Outcome(report: report, formatName: type.name)
   }
@@ -39,6 +41,7 @@ package enum Repair {
   ) throws(ImageError) -> Outcome {
     var options = options
     let name = try NodeName(node)
+    try name.checkWritable()
     options.node = name.options
     options.format = name.format ?? options.format
     return try run(path: name.path, mode, options, workers: workers, progress: progress)

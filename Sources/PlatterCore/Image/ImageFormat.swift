@@ -1,3 +1,4 @@
+import Synchronization
 package import SystemPackage
 
 /// A format as a whole: its name, how its files are known, how one is opened. One type per format target.
@@ -58,6 +59,24 @@ package struct OpenContext: Sendable {
     self.passphrase = passphrase
     self.isForFactsOnly = isForFactsOnly
     self.warn = warn
+  }
+}
+
+extension OpenContext {
+  /// The same, for those who may need the passphrase more than once: its owner is asked once.
+  package var askingOnce: OpenContext {
+    guard let passphrase else { return self }
+    let answer = Mutex<[UInt8]??>(nil)
+    var context = self
+    context.passphrase = { () throws(ImageError) in
+      try answer.withLock { known throws(ImageError) in
+        if let known { return known }
+        let given = try passphrase()
+        known = .some(given)
+        return given
+      }
+    }
+    return context
   }
 }
 

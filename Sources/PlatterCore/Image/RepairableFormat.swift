@@ -16,7 +16,7 @@ package protocol RepairableFormat: ImageFormat {
   ///   - workers: threads that may work at once; at least 1.
   ///   - progress: told the share done of each pass, 0...1; returns false to cancel. What was written until then leaves
   ///     the image no worse than before.
-  /// - Returns: the state after the repair; `corruptionsFixed` and `leaksFixed` say what is gone since the first check.
+  /// - Returns: the state after the repair; `corruptionsFixed` and `leaksFixed` say what was repaired.
   static func repair(
     _ store: any ByteStore, _ context: OpenContext, _ mode: RepairMode, workers: Int,
     progress: @escaping @Sendable (Double) -> Bool

@@ -71,6 +71,11 @@ package struct LUKSHeader: Sendable, Equatable {
   /// Bytes of one slot's key material, whole sectors.
   package var materialByteCount: Int { Self.materialByteCount(keyByteCount: keyByteCount) }
   package var payloadOffset: UInt64 { UInt64(payloadSector) * Self.sectorByteCount }
+  /// Bytes that the header and its key slots take, by its own word.
+  package var areaByteCount: UInt64 {
+    let ends = slots.map { UInt64($0.materialSector) * Self.sectorByteCount + UInt64(materialByteCount) }
+    return max(payloadOffset, ends.max() ?? 0)
+  }
 
   static func materialByteCount(keyByteCount: Int) -> Int { (keyByteCount * stripes + 511) / 512 * 512 }
 

@@ -69,6 +69,7 @@ extension ImageScan {
     tally.endCluster = max(tally.endCluster, cluster + 1)
     guard count != wanted, !(wanted == UInt64(ClusterLedger.maximumCount) && count > wanted) else { return }
     tally.wrongCounts += 1
+    tally.mostReferences = max(tally.mostReferences, wanted)
     if count > wanted {
       tally.leaks += 1
       log.say(.refcounts, cluster, "Leaked cluster \(cluster) refcount=\(count) reference=\(wanted)")

@@ -39,6 +39,8 @@ final class CheckLog: Sendable {
     var areRefcountsBroken = false
     /// Counts that differ from the references.
     var wrongCounts = 0
+    /// Most references to one cluster among those whose count differs.
+    var mostReferences: UInt64 = 0
 
     mutating func add(_ other: Tally) {
       corruptions += other.corruptions
@@ -52,6 +54,7 @@ final class CheckLog: Sendable {
       isTreeBroken = isTreeBroken || other.isTreeBroken
       areRefcountsBroken = areRefcountsBroken || other.areRefcountsBroken
       wrongCounts += other.wrongCounts
+      mostReferences = max(mostReferences, other.mostReferences)
     }
   }
 

@@ -66,10 +66,18 @@ final class ClusterLedger: Sendable {
 
   /// A reference that cannot be right.
   struct Finding {
+    enum Problem {
+      /// The cluster has uses that exclude this one.
+      case conflict(Use)
+      /// It is one more than the refcounts can ever say.
+      case surplus
+      /// Only the copied flag is wrong.
+      case wrongFlag
+    }
+
     var token: Int
     var cluster: UInt64
-    /// Uses that exclude this one; empty where only the copied flag is wrong.
-    var earlier: Use
+    var problem: Problem
   }
 
   /// Larger counts are not told apart.
@@ -92,12 +100,15 @@ final class ClusterLedger: Sendable {
   let window: Range<UInt64>
   private let refcounts: RefcountReader
   private let knowsGuests: Bool
+  /// References that a cluster may have.
+  private let limit: UInt32
   private let chunks: [Chunk]
 
-  init(_ window: Range<UInt64>, _ refcounts: RefcountReader, knowsGuests: Bool) {
+  init(_ window: Range<UInt64>, _ refcounts: RefcountReader, knowsGuests: Bool, limit: UInt32) {
     self.window = window
     self.refcounts = refcounts
     self.knowsGuests = knowsGuests
+    self.limit = limit
     let count = UInt64(window.count).dividedRoundingUp(by: Self.chunkClusterCount)
     chunks = (0..<count).map { _ in Chunk() }
   }
@@ -132,16 +143,20 @@ final class ClusterLedger: Sendable {
       let slot = reference.cluster &- base
       guard slot < UInt64(words.uses.count) else { return index }
       let earlier = words.uses[Int(slot)]
-      if earlier & excluded != 0 {
-        findings.append(
-          Finding(token: Int(reference.token), cluster: reference.cluster, earlier: Use(rawValue: earlier & Use.all)))
-      } else if let guest, !words.place(guest &+ reference.token, Int(slot), manner.use, earlier) {
-        findings.append(
-          Finding(token: Int(reference.token), cluster: reference.cluster, earlier: Use(rawValue: earlier & Use.all)))
-      } else if manner.isFlagged, reference.isCopied != (earlier & Self.isCountedOnce != 0) {
-        findings.append(Finding(token: Int(reference.token), cluster: reference.cluster, earlier: []))
-      }
       let count = min(earlier & Self.maximumCount, Self.maximumCount - weight) + weight
+      var problem: Finding.Problem?
+      if earlier & excluded != 0 {
+        problem = .conflict(Use(rawValue: earlier & Use.all))
+      } else if let guest, !words.place(guest &+ reference.token, Int(slot), manner.use, earlier) {
+        problem = .conflict(Use(rawValue: earlier & Use.all))
+      } else if count > limit {
+        problem = .surplus
+      } else if manner.isFlagged, reference.isCopied != (earlier & Self.isCountedOnce != 0) {
+        problem = .wrongFlag
+      }
+      if let problem {
+        findings.append(Finding(token: Int(reference.token), cluster: reference.cluster, problem: problem))
+      }
       words.uses[Int(slot)] = count | (earlier & ~Self.maximumCount) | use
     }
     return references.count

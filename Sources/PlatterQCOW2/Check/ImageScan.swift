@@ -38,10 +38,12 @@ final class ImageScan: Sendable {
   let clusterCount: UInt64
   /// Clusters of the file.
   let fileClusterCount: UInt64
+  /// References that a cluster may have. Those that a repair could make the refcounts wide enough for are below it.
+  private let referenceLimit: UInt32
   /// The present disk's tree, then those of the sound snapshots.
   let trees: [Volume.Tree]
-  /// The present disk's L1 table lies inside the file, behind the header; else it is taken for empty.
-  let hasActiveTree: Bool
+  /// Why the present disk's L1 table is taken for empty: it does not lie inside the file, or in a header.
+  let activeTreeFault: String?
   let snapshots: SnapshotScan
   let bitmaps: BitmapScan
   let log = CheckLog()
@@ -54,6 +56,7 @@ final class ImageScan: Sendable {
     self.options = options
     store = volume.file
     header = volume.header
+    referenceLimit = header.version >= 3 ? ClusterLedger.maximumCount - 1 : UInt32(UInt16.max)
     geometry = volume.geometry
     // Not the length at opening time: a repair grows the file.
     fileByteCount = min(try store.byteCount(), Self.maximumFileByteCount)
@@ -66,11 +69,20 @@ final class ImageScan: Sendable {
     snapshots = try SnapshotScan(volume, fileByteCount: fileByteCount)
     bitmaps = try BitmapScan(volume, fileByteCount: fileByteCount)
     var active = volume.activeTree
-    hasActiveTree =
-      active.entryCount == 0
-      || (active.offset >= geometry.clusterByteCount && active.offset + active.entryCount * 8 <= fileByteCount)
-    if !hasActiveTree { active.entryCount = 0 }
+    activeTreeFault = Self.fault(active, volume, fileByteCount)
+    if activeTreeFault != nil { active.entryCount = 0 }
     trees = [active] + snapshots.items.compactMap(\.tree)
+  }
+
+  private static func fault(_ active: Volume.Tree, _ volume: Volume, _ fileByteCount: UInt64) -> String? {
+    guard active.entryCount > 0 else { return nil }
+    let range = active.offset..<active.offset + active.entryCount * 8
+    guard active.offset >= volume.geometry.clusterByteCount, range.upperBound <= fileByteCount else {
+      return Opening.outside(volume.header, fileByteCount)
+    }
+    // What lies there is no table, and must not be mended like one.
+    return range.overlaps(volume.encryption.ownRange)
+      ? "the L1 table (\(range.count) bytes at \(active.offset.hex)) lies in the crypto header" : nil
   }
 
   // MARK: Windows
@@ -100,13 +112,15 @@ final class ImageScan: Sendable {
     while let present = number {
       let start = UInt64(present) * windowClusterCount
       let ledger = ClusterLedger(
-        start..<min(start + windowClusterCount, clusterCount), refcounts, knowsGuests: trees.count > 1)
+        start..<min(start + windowClusterCount, clusterCount), refcounts, knowsGuests: trees.count > 1,
+        limit: referenceLimit)
       let isFirst = present == 0
       let marker = MetadataMarker(scan: self, ledger: ledger, isFirst: isFirst)
       try marker.markAll()
       try walk.markTables(ledger, isFirst: isFirst)
       try walk.followTables(ledger, windowIndex: Int(present))
       try bitmaps.mark(marker)
+      try marker.markCryptoSurplus()
       if isFirst, hasManyWindows { reachCounted() }
       try visit(ledger)
       try report(window: Int(present), share: 1)

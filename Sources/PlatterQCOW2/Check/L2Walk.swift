@@ -174,13 +174,20 @@ struct L2Walk {
       let bytes = bytes
       let word: UInt64 = bytes.rawBytes.bigEndian(at: finding.token * scan.geometry.l2EntryWordCount * 8) ?? 0
       let entry = firstEntry + UInt64(finding.token)
-      if finding.earlier.isEmpty {
+      switch finding.problem {
+      case .wrongFlag:
         let count = scan.log.hasRoom ? try scan.refcounts.count(of: finding.cluster) : 0
         noteWrongFlag(word, entry, count: count)
-      } else {
-        noteConflict(finding.earlier, word, entry)
+      case .surplus: proposeCopy(word, entry)
+      case .conflict(let earlier): noteConflict(earlier, word, entry)
       }
     }
+  }
+
+  private func proposeCopy(_ word: UInt64, _ entry: UInt64) {
+    let place = entryOffset(entry)
+    let isPacked = L2Entry(rawValue: word).isCompressed
+    scan.log.propose(isPacked ? .copyPacked(entry: place, word: word) : .copyData(entry: place, word: word))
   }
 
   /// A cluster that is something else too.
@@ -189,11 +196,10 @@ struct L2Walk {
       if earlier.contains(.metadata) { "metadata" } else if earlier.contains(.table) { "an L2 table" } else {
         "another part of the disk"
       }
-    let place = entryOffset(entry)
-    let isPacked = L2Entry(rawValue: word).isCompressed
     scan.log.corruption(
-      .entries, place, "L2 table \(table.offset.hex), entry \(entry): its cluster is used by \(what) too (\(word.hex))")
+      .entries, entryOffset(entry),
+      "L2 table \(table.offset.hex), entry \(entry): its cluster is used by \(what) too (\(word.hex))")
     scan.log.add(CheckLog.Tally(areRefcountsBroken: earlier.contains(.refcounts)))
-    scan.log.propose(isPacked ? .copyPacked(entry: place, word: word) : .copyData(entry: place, word: word))
+    proposeCopy(word, entry)
   }
 }

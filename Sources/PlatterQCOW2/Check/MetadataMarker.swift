@@ -6,6 +6,8 @@ struct MetadataMarker {
   enum Part: Hashable, Sendable {
     /// Cannot be moved.
     case fixed
+    /// What the header extension gives the crypto header beyond its end.
+    case cryptoSurplus
     case activeL1
     case snapshotTable
     /// By number in the table.
@@ -25,8 +27,11 @@ struct MetadataMarker {
   func markAll() throws(ImageError) {
     let size = scan.geometry.clusterByteCount
     try mark("header", .fixed, at: 0, byteCount: size)
+    if isFirst, scan.header.autoclearFeatures.contains(.rawDataFile), !scan.header.hasDataFile {
+      scan.log.corruption(.header, 88, "the header calls a data file raw, but the image has none")
+    }
     try markCryptoHeader()
-    if !scan.hasActiveTree { unreadable(Opening.outside(scan.header, scan.fileByteCount)) }
+    if let fault = scan.activeTreeFault { unreadable(fault) }
     let active = scan.trees[0]
     if active.entryCount > 0 { try mark(active.name, .activeL1, at: active.offset, byteCount: active.entryCount * 8) }
     try markSnapshots()
@@ -36,15 +41,18 @@ struct MetadataMarker {
     }
   }
 
+  /// What the LUKS header takes by its own word; what the header extension gives it beyond that comes last.
   private func markCryptoHeader() throws(ImageError) {
-    guard let bytes = scan.volume.extensions.bytes(of: HeaderExtensions.Kind.crypto) else { return }
-    let place: CryptoExtension
-    do throws(ImageError) {
-      place = try CryptoExtension(parsing: bytes, scan.header, fileByteCount: scan.fileByteCount)
-    } catch {
-      return unreadable(error.message)
-    }
-    try mark("crypto header", .fixed, at: place.offset, byteCount: place.byteCount)
+    let own = scan.volume.encryption.ownRange
+    try mark("crypto header", .fixed, at: own.lowerBound, byteCount: UInt64(own.count))
+  }
+
+  func markCryptoSurplus() throws(ImageError) {
+    guard let place = scan.volume.encryption.place else { return }
+    let size = scan.geometry.clusterByteCount
+    let start = scan.volume.encryption.ownRange.upperBound.dividedRoundingUp(by: size) * size
+    guard let byteCount = (place.offset + place.byteCount).subtracting(start), byteCount > 0 else { return }
+    try mark("end of the crypto header", .cryptoSurplus, at: start, byteCount: byteCount)
   }
 
   private func markSnapshots() throws(ImageError) {
@@ -92,10 +100,12 @@ struct MetadataMarker {
     if scan.hasManyWindows, isFirst { for cluster in clusters { scan.reach(cluster: cluster) } }
     let manner = ClusterLedger.Manner(use: part == .refcounts ? [.metadata, .refcounts] : .metadata)
     for cluster in clusters.clamped(to: ledger.window) {
-      guard let conflict = try ledger.add([.init(cluster: cluster)], manner).first else { continue }
+      guard case .conflict(let earlier)? = try ledger.add([.init(cluster: cluster)], manner).first?.problem else {
+        continue
+      }
       scan.log.corruption(
         .metadata, cluster, "the \(what()) overlaps another structure at \((cluster * size).hex)")
-      note(part, conflict.earlier)
+      note(part, earlier)
     }
     return true
   }
@@ -108,7 +118,7 @@ struct MetadataMarker {
     tally.isTreeBroken = !tally.areRefcountsBroken
     switch part {
     case .refcounts, .fixed: break
-    case .bitmapDirectory, .bitmap: scan.log.note(misplaced: part)
+    case .bitmapDirectory, .bitmap, .cryptoSurplus: scan.log.note(misplaced: part)
     case .activeL1, .snapshotTable, .snapshotL1:
       if !tally.areRefcountsBroken { scan.log.note(misplaced: part) }
     }

@@ -37,8 +37,9 @@ extension Repair {
   }
 
   /// Makes a new refcount table and blocks at the end of the file, and has the header name them.
-  mutating func rebuildCounts(keepsHigher: Bool) throws(ImageError) {
-    let plan = try planRebuild(keepsHigher: keepsHigher)
+  /// - Parameter order: the width of the new counts.
+  mutating func rebuildCounts(keepsHigher: Bool, order: UInt32) throws(ImageError) {
+    let plan = try planRebuild(keepsHigher: keepsHigher, order: order)
     let cluster = plan.geometry.clusterByteCount
     try store.resize(to: plan.reserved.upperBound * cluster)
     let scan = try scan(skipsRefcounts: true, reserved: plan.reserved)
@@ -66,8 +67,18 @@ extension Repair {
     if let tooMany { noteTooMany(tooMany, plan.geometry) }
     try write(plan.table, at: plan.tableOffset)
     try store.flush()
-    let field = Words.encode([plan.tableOffset]) + withBigEndianBytes(UInt32(plan.tableClusterCount))
-    try store.write(field.rawBytes, at: 48)
+    try name(plan, order, scan.header)
+  }
+
+  /// Has the header name new refcounts, and their width, in one write to one sector.
+  private func name(_ plan: RebuildPlan, _ order: UInt32, _ header: Header) throws(ImageError) {
+    var fields = Words.encode([plan.tableOffset]) + withBigEndianBytes(UInt32(plan.tableClusterCount))
+    if order != header.refcountOrder {
+      let place = 48 + UInt64(fields.count)
+      fields += try store.readFully("header", at: place, count: Int(96 - place))
+      fields += withBigEndianBytes(order)
+    }
+    try store.write(fields.rawBytes, at: 48)
     try store.flush()
   }
 
@@ -111,9 +122,11 @@ extension Repair {
     }
   }
 
-  private func planRebuild(keepsHigher: Bool) throws(ImageError) -> RebuildPlan {
+  private func planRebuild(keepsHigher: Bool, order: UInt32) throws(ImageError) -> RebuildPlan {
     let scan = try scan(skipsRefcounts: true)
-    let geometry = scan.refcounts.geometry
+    var header = scan.header
+    header.refcountOrder = order
+    let geometry = RefcountGeometry(header)
     var needed: Set<UInt64> = []
     var end = scan.fileClusterCount
     try scan.run { ledger throws(ImageError) in

@@ -66,6 +66,7 @@ extension Repair {
       let place = try tail.append(copyOf: tree.entryCount * 8, at: tree.offset)
       fields.append((40, Words.encode([place])))
     }
+    if misplaced.contains(.cryptoSurplus), let field = cryptoByteCountField(scan) { fields.append(field) }
     if let records = try mendedSnapshots(scan, misplaced, &tail) {
       var bytes: [UInt8] = []
       for record in records { bytes += record.encoded }
@@ -77,6 +78,17 @@ extension Repair {
     for field in fields { try store.write(field.bytes.rawBytes, at: field.offset) }
     try store.flush()
     return true
+  }
+
+  /// A crypto header that ends where it ends by its own word, where the header extension gives it others' clusters.
+  private mutating func cryptoByteCountField(_ scan: ImageScan) -> (offset: UInt64, bytes: [UInt8])? {
+    let items = scan.volume.extensions.items
+    guard let place = scan.volume.encryption.place,
+      let index = items.lastIndex(where: { $0.type == HeaderExtensions.Kind.crypto })
+    else { return nil }
+    let own = scan.volume.encryption.ownByteCount
+    note("the crypto header has \(own) bytes, not \(place.byteCount): something else lies behind it")
+    return (Self.place(ofItem: index, items, scan.header) + 16, Words.encode([own]))
   }
 
   /// - Returns: the snapshots that stay, as they are to be; nil where they are right as they are.
@@ -103,7 +115,7 @@ extension Repair {
       }
       records.append(record)
     }
-    for fault in scan.snapshots.faults {
+    for fault in scan.snapshots.faults where scan.header.snapshotCount > 0 {
       note("\(Int(scan.header.snapshotCount) - scan.snapshots.items.count) snapshots are lost: \(fault)")
     }
     return isChanged ? records : nil
@@ -114,6 +126,14 @@ extension Repair {
   /// Drops bitmaps that are damaged or lie in somebody else's clusters. A bitmap that is not there costs a longer backup, one
   /// that is wrong costs data.
   mutating func repairBitmaps() throws(ImageError) {
+    // Behind a directory that nobody could follow there may be more.
+    for _ in 0..<Self.maximumMetadataRoundCount {
+      guard try repairBitmapsOnce() else { return }
+    }
+  }
+
+  /// - Returns: whether anything changed.
+  private mutating func repairBitmapsOnce() throws(ImageError) -> Bool {
     let scan = try scan(workers: 1)
     try scan.run { _ in }
     let misplaced = scan.log.misplaced
@@ -129,9 +149,10 @@ extension Repair {
         note("bitmap \(index)\(name) is dropped: \(item.fault ?? "it lies where something else does, or nowhere")")
       }
     }
-    guard isChanged else { return }
+    guard isChanged else { return false }
     if let fault = scan.bitmaps.fault { note("bitmaps are lost: \(fault)") }
     try setBitmaps(kept, scan)
+    return true
   }
 
   private func setBitmaps(_ records: [BitmapRecord], _ scan: ImageScan) throws(ImageError) {

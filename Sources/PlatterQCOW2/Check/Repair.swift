@@ -5,10 +5,12 @@ package import PlatterCore
 //   scan      nothing is written before the first one has ended
 //   mark      dirty (version 3): cut here or later, the next writer repairs again
 //   snapshots entries that cannot be read, or whose L1 table lies nowhere, go; metadata in others' clusters moves
-//   conflicts clusters that two uses share are copied to the end of the file, and one use is moved there
+//   conflicts clusters that two uses share are copied to the end of the file, and one use is moved there; so are references
+//             that no width of refcounts can say
 //   entries   bad ones are mended where their place is sound, else they read as zeros
 //   bitmaps   damaged ones, and those in others' clusters, are dropped
-//   counts    set to the references; rebuilt at the end of the file where table or blocks are broken
+//   counts    set to the references; rebuilt at the end of the file where table or blocks are broken, or where their width
+//             cannot say them, in version 3
 //   flags     copied flags follow the counts
 //   marks     cleared where nothing is left
 //
@@ -39,26 +41,29 @@ extension QCOW2: RepairableFormat {
 
 /// One repair at work.
 struct Repair {
-  /// Rounds of moving clusters out of conflicts; each takes up to `CheckLog.maximumFixCount`.
-  private static let maximumRoundCount = 256
   /// Copies may fill as much as the file has, and this: entries that all name one cluster must not fill a disk.
   private static let copyAllowance: UInt64 = 64 << 20
 
   let store: any ByteStore
-  private let context: OpenContext
+  let context: OpenContext
   private let workers: Int
   private let progress: @Sendable (Double) -> Bool
   /// What the guest loses, and what could not be done.
   var notes: [String] = []
-  /// Bytes that may still be copied.
-  var copyBudget: UInt64 = 0
+  /// Copied flags that were set or cleared.
+  private var fixedFlagCount = 0
+  /// Bytes that may still be copied; nil once a copy was refused.
+  var copyBudget: UInt64? = 0
+  /// The cipher of a LUKS image, once it was needed, and whether the passphrase was asked for.
+  var unlocked: (any SectorCipher)?
+  var didAsk = false
 
   init(
     _ store: any ByteStore, _ context: OpenContext, workers: Int, progress: @escaping @Sendable (Double) -> Bool
   ) {
     self.store = store
     var context = context
-    // Neither the data file nor a key is needed; a corrupt mark does not stop a repair.
+    // The data file is not needed, a key only for copies; a corrupt mark does not stop a repair.
     context.isWritable = false
     context.isForFactsOnly = true
     context.isForCheck = true
@@ -92,8 +97,12 @@ struct Repair {
     let first = try survey()
     copyBudget = first.fileByteCount.adding(Self.copyAllowance) ?? .max
     let before = first.report(first.header.incompatibleFeatures)
+    // A wrong passphrase is told before anything is written.
+    if mode == .all, first.header.encryption == .luks, first.log.fixes.contains(where: \.isForData) {
+      _ = try cipher(first.header)
+    }
     // What the bits that we do not know promise may not hold behind a repair.
-    try setAutoclear(first.header.autoclearFeatures.intersection(.known), first.header)
+    try setAutoclear(first.header.knownAutoclear, first.header)
     guard before.corruptions > 0 || before.leaks > 0 else { return before }
     switch mode {
     case .leaks: try repairLeaks(first)
@@ -103,7 +112,9 @@ struct Repair {
     var features = last.header.incompatibleFeatures
     if mode == .all, last.log.tally.corruptions == 0 { features = try clearMarks(last.header) }
     var after = last.report(features)
-    after.corruptionsFixed = max(0, before.corruptions - after.corruptions)
+    // Flags count by the counts that were set: many follow from a wrong count, or only come to light behind it.
+    let others = (before.corruptions - first.log.tally.wrongFlags) - (after.corruptions - last.log.tally.wrongFlags)
+    after.corruptionsFixed = max(0, others) + fixedFlagCount
     after.leaksFixed = max(0, before.leaks - after.leaks)
     let left = after.messages
     after.messages = []
@@ -113,13 +124,25 @@ struct Repair {
   }
 
   private mutating func repairLeaks(_ first: ImageScan) throws(ImageError) {
-    let tally = first.log.tally
-    guard tally.leaks > 0 else { return }
-    guard !tally.isTreeBroken, !tally.areRefcountsBroken else {
-      return note("leaks are left alone: damaged metadata may refer to what looks unused (repair all first)")
+    var now = first
+    if first.log.tally.leaks > 0 {
+      guard !first.log.tally.isTreeBroken, !first.log.tally.areRefcountsBroken else {
+        return note("leaks are left alone: damaged metadata may refer to what looks unused (repair all first)")
+      }
+      try setCounts(try scan(), lowersOnly: true)
+      try store.flush()
+      now = try survey()
     }
-    try setCounts(try scan(), lowersOnly: true)
+    // Where nothing else is wrong, flags follow the counts, as in qemu-img's repair.
+    let tally = now.log.tally
+    if tally.wrongFlags == tally.corruptions, tally.leaks == 0 { try repairFlags(now) }
+  }
+
+  private mutating func repairFlags(_ now: ImageScan) throws(ImageError) {
+    guard now.log.tally.wrongFlags > 0 else { return }
+    try setFlags(now)
     try store.flush()
+    fixedFlagCount = now.log.tally.wrongFlags
   }
 
   private mutating func repairAll(_ first: ImageScan) throws(ImageError) {
@@ -135,29 +158,31 @@ struct Repair {
     }
     try repairBitmaps()
     try repairCounts()
-    let now = try survey()
-    if now.log.tally.wrongFlags > 0 { try setFlags(now) }
-    try store.flush()
-  }
-
-  private mutating func solveConflicts() throws(ImageError) {
-    for _ in 0..<Self.maximumRoundCount {
-      // One worker, so that the same image is always repaired in the same way.
-      let scan = try scan(skipsRefcounts: true, workers: 1)
-      try scan.run { _ in }
-      guard try apply(scan.log.fixes, scan) else { return }
-    }
+    try repairFlags(try survey())
   }
 
   private mutating func repairCounts() throws(ImageError) {
     let now = try survey()
     let tally = now.log.tally
-    if tally.areRefcountsBroken {
-      try rebuildCounts(keepsHigher: tally.isTreeBroken)
+    let width = widthNeeded(now)
+    if tally.areRefcountsBroken || width != nil {
+      try rebuildCounts(keepsHigher: tally.isTreeBroken, order: width ?? now.header.refcountOrder)
     } else if tally.wrongCounts > 0 {
       try setCounts(try scan(), lowersOnly: false, keepsHigher: tally.isTreeBroken)
       try store.flush()
     }
+  }
+
+  /// The width of counts, as a power of two, that holds all references where the present one does not.
+  private mutating func widthNeeded(_ scan: ImageScan) -> UInt32? {
+    let (present, most) = (scan.header.refcountOrder, scan.log.tally.mostReferences)
+    guard scan.header.version >= 3, most > scan.refcounts.geometry.maximum else { return nil }
+    // From 16 bits on, which every writer knows, so that the next snapshot does not need another one.
+    let width = most <= UInt64(UInt16.max) ? max(present, 4) : 5
+    note(
+      "refcounts have \(1 << width) bits now: a cluster is referred to \(most) times, more than "
+        + "\(1 << present) bits can say")
+    return width
   }
 
   // MARK: Marks

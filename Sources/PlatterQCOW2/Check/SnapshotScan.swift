@@ -20,8 +20,14 @@ struct SnapshotScan: Sendable {
 
   init(_ volume: Volume, fileByteCount: UInt64) throws(ImageError) {
     let header = volume.header
-    guard header.snapshotCount > 0 else { return }
     let offset = header.snapshotTableOffset
+    guard header.snapshotCount > 0 else {
+      // QEMU opens no image with such a number, even where it names nothing.
+      if offset % header.clusterByteCount != 0 || offset > UInt64(Int64.max) {
+        faults = ["the header has no snapshots, but names a table for them at \(offset.hex), which is no cluster"]
+      }
+      return
+    }
     guard offset % header.clusterByteCount == 0, offset >= header.clusterByteCount, offset < fileByteCount else {
       faults = [
         "the snapshot table at \(offset.hex) is not aligned or does not lie inside the file (\(fileByteCount.hex)) "
@@ -69,6 +75,10 @@ struct SnapshotScan: Sendable {
         throw .corrupt("snapshot \(index): the L1 tables of the snapshots so far are larger than the file")
       }
       room = rest
+      let range = tree.offset..<tree.offset + tree.entryCount * 8
+      guard !range.overlaps(volume.encryption.ownRange) else {
+        throw .corrupt("snapshot \(index): the L1 table at \(tree.offset.hex) lies in the crypto header")
+      }
       item.tree = tree
     } catch {
       item.fault = error.message

@@ -55,15 +55,25 @@ struct TableWalk {
     let reference = ClusterLedger.Reference(cluster: cluster, isCopied: word & L1Entry.copied != 0)
     let manner = ClusterLedger.Manner(
       use: isActive ? [.table, .active] : .table, guest: index, isFlagged: isActive)
-    guard let conflict = try ledger.add([reference], manner).first else { return }
-    guard !conflict.earlier.isEmpty else { return try noteWrongFlag(word, index, cluster) }
     let entry = tree.offset + index * 8
-    let isMetadata = conflict.earlier.contains(.metadata)
+    switch try ledger.add([reference], manner).first?.problem {
+    case nil: return
+    case .wrongFlag: try noteWrongFlag(word, index, cluster)
+    case .surplus: scan.log.propose(.copyTable(entry: entry, word: word))
+    case .conflict(let earlier): noteConflict(earlier, word, tree, index, cluster)
+    }
+  }
+
+  private func noteConflict(
+    _ earlier: ClusterLedger.Use, _ word: UInt64, _ tree: Volume.Tree, _ index: UInt64, _ cluster: UInt64
+  ) {
+    let entry = tree.offset + index * 8
+    let isMetadata = earlier.contains(.metadata)
     scan.log.corruption(
       .tables, entry,
       "\(tree.name), entry \(index): L2 table \((cluster * scan.geometry.clusterByteCount).hex) is "
         + (isMetadata ? "other metadata" : "the table of another part of the disk too"))
-    scan.log.add(CheckLog.Tally(areRefcountsBroken: conflict.earlier.contains(.refcounts)))
+    scan.log.add(CheckLog.Tally(areRefcountsBroken: earlier.contains(.refcounts)))
     scan.log.propose(isMetadata ? .dropTable(entry: entry) : .copyTable(entry: entry, word: word))
   }
 

@@ -6,6 +6,8 @@ extension Header {
   package var hasDataFile: Bool { incompatibleFeatures.contains(.dataFile) }
   /// The data file can be read as a raw image by itself.
   package var isDataFileRaw: Bool { hasDataFile && autoclearFeatures.contains(.rawDataFile) }
+  /// The autoclear bits that mean something here. QEMU opens no image that calls a data file raw and has none.
+  var knownAutoclear: AutoclearFeatures { autoclearFeatures.intersection(hasDataFile ? .known : .bitmaps) }
 
   /// Cluster size first: everything else is measured by it.
   func checkGeometry() throws(ImageError) {

@@ -9,6 +9,16 @@ struct Encryption: Sendable {
   var facts: Property?
   /// The header in the image and its key, where it is LUKS and was opened.
   var luks: LUKSVolume?
+  /// Where the LUKS header lies.
+  var place: CryptoExtension?
+  /// Bytes of it that the LUKS header takes by its own word; no more than it has.
+  var ownByteCount: UInt64 = 0
+
+  /// Bytes of the file that hold the LUKS header and its key slots.
+  var ownRange: Range<UInt64> {
+    guard let place else { return 0..<0 }
+    return place.offset..<place.offset + ownByteCount
+  }
 }
 
 extension Opening {
@@ -33,12 +43,14 @@ extension Opening {
     let head = try store.readPrefix(
       at: place.offset, count: Int(min(place.byteCount, UInt64(LUKSHeader.byteCount))))
     let luks = try LUKSHeader(parsing: head.rawBytes, areaByteCount: place.byteCount, hasPayload: false)
-    let facts = luks.facts(isInsideImage: true)
-    guard context.needsKey else { return Encryption(facts: facts) }
+    var encryption = Encryption(facts: luks.facts(isInsideImage: true), place: place)
+    encryption.ownByteCount = min(place.byteCount, luks.areaByteCount)
+    guard context.needsKey else { return encryption }
     let volume = try LUKSVolume(unlocking: luks, in: store, at: place.offset, passphrase: try passphrase(context))
     // Sectors are numbered by their place in the file that holds them.
-    let cipher = try luks.suite.makeCipher(key: volume.key, numbering: .host(base: 0))
-    return Encryption(ciphers: [cipher], facts: facts, luks: volume)
+    encryption.ciphers = [try luks.suite.makeCipher(key: volume.key, numbering: .host(base: 0))]
+    encryption.luks = volume
+    return encryption
   }
 
   private func passphrase(_ context: OpenContext) throws(ImageError) -> [UInt8] {

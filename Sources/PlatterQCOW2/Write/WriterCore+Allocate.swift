@@ -19,8 +19,7 @@ extension WriterCore {
     }
     if try store.byteCount() < fileByteCount { try store.resize(to: fileByteCount) }
     guard header.version >= 3 else { return }
-    let known: AutoclearFeatures = bitmaps.isEmpty ? .rawDataFile : .known
-    let kept = header.autoclearFeatures.intersection(known)
+    let kept = bitmaps.isEmpty ? header.knownAutoclear.subtracting(.bitmaps) : header.knownAutoclear
     if kept != header.autoclearFeatures {
       try store.write(Words.encode([kept.rawValue]).rawBytes, at: 88)
       try barrier()

@@ -67,7 +67,7 @@ struct WriterCore {
     store = volume.file
     hasDataFile = volume.header.hasDataFile
     dataFile = volume.stores.count > 1 ? volume.stores[1] : nil
-    isDataFileRaw = volume.header.autoclearFeatures.contains(.rawDataFile)
+    isDataFileRaw = volume.header.isDataFileRaw
     hasBacking = volume.backing != nil
     isEncrypted = volume.header.encryption != .none
     luks = volume.encryption.luks

@@ -1,5 +1,6 @@
 import Platter
 import PlatterCore
+import SystemPackage
 
 /// `check`: whether an image keeps what its format promises. Exit status 0 sound, 1 could not check, 2 damaged, 3 wasted
 /// space only, 63 nothing to check in this format.
@@ -50,7 +51,7 @@ package enum CheckVerb: Verb {
       throw Failure("This image format does not support checks", status: unsupportedStatus)
     }
     return (
-      try watched(call) { (workers, progress) throws(ImageError) in
+      try watched(call, source) { (workers, progress) throws(ImageError) in
         try map.check(workers: workers, progress: progress)
       }, image.formatName
     )
@@ -59,9 +60,10 @@ package enum CheckVerb: Verb {
   private static func repair(_ source: ImageSource, _ mode: RepairMode, _ call: Invocation) throws(Failure)
     -> (CheckReport, String)
   {
+    try call.refuseSharedWriting(source)
     let openOptions = try call.openOptions()
     var formatName = ""
-    let report = try watched(call) { (workers, progress) throws(ImageError) in
+    let report = try watched(call, source) { (workers, progress) throws(ImageError) in
       let outcome =
         switch source.place {
         case .path(let path):
@@ -77,7 +79,8 @@ package enum CheckVerb: Verb {
 
   /// Runs a check on all processors, shows its progress, and says what it found.
   private static func watched(
-    _ call: Invocation, _ body: (Int, @escaping @Sendable (Double) -> Bool) throws(ImageError) -> CheckReport
+    _ call: Invocation, _ source: ImageSource,
+    _ body: (Int, @escaping @Sendable (Double) -> Bool) throws(ImageError) -> CheckReport
   ) throws(Failure) -> CheckReport {
     let progress = ProgressDisplay(try call.progressForm())
     do throws(ImageError) {
@@ -93,7 +96,11 @@ package enum CheckVerb: Verb {
       if error.code == .unsupported, error.message.hasSuffix("has no repair") {
         throw Failure("This image format does not support checks", status: unsupportedStatus)
       }
-      throw OpenFailure.withHint(error)
+      // Whatever keeps a repair from its work is found when the image is opened, but for these.
+      let isLate = [.io, .cancelled, .unsupported].contains(error.code) && !error.message.hasPrefix("cannot be opened")
+      throw isLate
+        ? OpenFailure.withHint(error)
+        : OpenFailure.describe(error, source.written, file: source.path?.string, call.program)
     }
   }
 

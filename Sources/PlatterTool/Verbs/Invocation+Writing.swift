@@ -2,14 +2,18 @@ package import Platter
 import PlatterCore
 
 extension Invocation {
+  /// An image that others may have open is not written.
+  package func refuseSharedWriting(_ source: ImageSource) throws(Failure) {
+    guard options.has("force-share") else { return }
+    throw Failure("Could not open '\(source.written)': force-share=on can only be used with read-only images")
+  }
+
   /// Opens an image that is going to be changed.
   /// - Throws: where it cannot be opened for writing, or its format cannot be written.
   package func openForWriting(
     _ source: ImageSource, _ openOptions: OpenOptions, cache: OpenOptions.CacheMode = .writeback
   ) throws(Failure) -> DiskWriter {
-    guard !options.has("force-share") else {
-      throw Failure("Could not open '\(source.written)': force-share=on can only be used with read-only images")
-    }
+    try refuseSharedWriting(source)
     var openOptions = openOptions
     openOptions.isWritable = true
     openOptions.cache = cache
