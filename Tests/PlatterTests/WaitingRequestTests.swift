@@ -73,6 +73,50 @@ struct WaitingRequestTests {
     #expect(check.damages == [] && check.leaks == 0)
   }
 
+  /// What another thread wrote into the new part of a disk was zeroed again, when its turn in clearing that part came.
+  @Test("a request for bytes that a growing disk has not cleared yet is refused", arguments: Request.allCases)
+  func grown(request: Request) throws {
+    let cluster = Self.cluster
+    var below = QCOW2Builder(byteCount: 16 * cluster, clusterBits: 9)
+    for index in 0..<16 { below.entries[index] = .data([UInt8](repeating: 9, count: Int(cluster))) }
+    var overlay = QCOW2Builder(byteCount: 4 * cluster, clusterBits: 9)
+    overlay.backingName = Array("below".utf8)
+    let base = try QCOW2.open(PagedStore(PagedBytes(below.build().bytes)), OpenContext())
+    let range = 10 * cluster..<12 * cluster
+
+    /// Grows the disk, with a request during the flush of this number.
+    /// - Returns: how many flushes there were, and whether the request was refused.
+    func grow(_ flush: Int?) throws -> (flushes: Int, isRefused: Bool) {
+      let isLast = Mutex(false)
+      let isRefused = Mutex(false)
+      let counter = FaultyStore(PagedStore(PagedBytes(overlay.build().bytes)))
+      let store = WatchedStore(counter) { number in
+        guard number == flush else { return }
+        isLast.withLock { $0 = true }
+        for _ in 0..<200 { Pause.moment() }
+      }
+      let map = try QCOW2.open(store, OpenContext(isWritable: true))
+      let layers = [DiskImage.Layer(name: "disk", map: map), DiskImage.Layer(name: "below", map: base)]
+      let disk = DiskImage(layers: layers)
+      let writer = try DiskWriter(disk)
+      try Workers.run(flush == nil ? 1 : 2) { number, _ throws(ImageError) in
+        guard number == 1 else { return try writer.resize(to: 16 * cluster) }
+        while !isLast.withLock({ $0 }) { Pause.moment() }
+        do throws(ImageError) { try Self.run(request, range, writer) } catch {
+          guard error.code == .invalidArgument else { throw error }
+          isRefused.withLock { $0 = true }
+        }
+      }
+      let flushes = counter.counts.flushes
+      #expect(try disk.read(Int(12 * cluster), at: 4 * cluster).allSatisfy { $0 == 0 })
+      try Self.run(.write, range, writer)
+      #expect(try disk.read(Int(2 * cluster), at: range.lowerBound).allSatisfy { $0 == 1 })
+      try writer.close()
+      return (flushes, isRefused.withLock { $0 })
+    }
+    #expect(try grow(try grow(nil).flushes).isRefused)
+  }
+
   /// Zeros and discards were noted before they waited for their bytes: a bitmap that was cleared meanwhile missed them.
   @Test(
     "a bitmap that is cleared while a request waits has what the request does", arguments: [Request.zero, .discard])

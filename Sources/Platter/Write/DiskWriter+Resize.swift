@@ -2,8 +2,16 @@ package import PlatterCore
 import Synchronization
 
 extension DiskWriter {
-  /// Changes the disk's size. New bytes read as zeros, where the format can say so. On stable storage when it returns.
+  /// Changes the disk's size. New bytes read as zeros, where the format can say so. On stable storage when it returns;
+  /// until then requests for new bytes are refused.
   package func resize(to byteCount: UInt64) throws(ImageError) {
+    try resizing.withLock { _ throws(ImageError) in
+      defer { condition.withLock { $0.usableEnd = .max } }
+      try changeSize(to: byteCount)
+    }
+  }
+
+  private func changeSize(to byteCount: UInt64) throws(ImageError) {
     try prepare()
     try map.checkResize(to: byteCount)
     let old = map.byteCount
@@ -12,6 +20,8 @@ extension DiskWriter {
       let unitEnd = byteCount.dividedRoundingUp(by: unit) * unit
       try writeZeros(byteCount..<max(byteCount, min(old, unitEnd)))
     }
+    // What is written before new bytes are cleared would be cleared too.
+    if byteCount > old { condition.withLock { $0.usableEnd = old } }
     try exclusively(0..<UInt64.max) { () throws(ImageError) in
       try endingWithFailure { () throws(ImageError) in try map.resize(to: byteCount, isUnsafe ? {} : barrier) }
     }
@@ -52,7 +62,7 @@ extension DiskWriter {
     while position < range.upperBound {
       var runs: [Run] = []
       position = try walk.runs(position..<range.upperBound, limit: 32, into: &runs)
-      for run in runs where !run.readsZero { try zero(run.extent.start..<run.extent.end, mayUnmap: true) }
+      for run in runs where !run.readsZero { try makeZero(run.extent.start..<run.extent.end, mayUnmap: true) }
     }
   }
 

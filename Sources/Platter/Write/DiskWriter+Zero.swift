@@ -6,7 +6,13 @@ extension DiskWriter {
   package func zero(_ range: Range<UInt64>, mayUnmap: Bool) throws(ImageError) {
     try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
     guard !range.isEmpty else { return }
-    try prepare()
+    try prepare(toChange: range.upperBound)
+    try makeZero(range, mayUnmap: mayUnmap)
+    try finishRequest()
+  }
+
+  /// `zero` without the start and the end of a request.
+  func makeZero(_ range: Range<UInt64>, mayUnmap: Bool) throws(ImageError) {
     try map.changed(range)
     let result: Release = mayUnmap ? .zero : .zeroKeepingSpace
     let whole = wholeUnits(of: range)
@@ -15,7 +21,6 @@ extension DiskWriter {
     if whole.upperBound < range.upperBound {
       try zeroPart(max(whole.upperBound, range.lowerBound)..<range.upperBound, as: result)
     }
-    try finishRequest()
   }
 
   /// Zeros in a part of one unit. Where the rest of it reads as zeros too, the unit can say so as a whole and takes no

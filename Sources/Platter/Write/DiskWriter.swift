@@ -28,11 +28,15 @@ package final class DiskWriter: Sendable {
   let condition = Mutex(Condition())
   /// Whether a flush has failed.
   private let flushing = Monitor(false)
+  /// One change of the size at a time.
+  let resizing = Monitor(())
 
   struct Condition: Sendable {
     var isPrepared = false
     var hasFailed = false
     var isClosed = false
+    /// Where the disk ends for requests: before the bytes that a growing disk has not cleared yet.
+    var usableEnd = UInt64.max
   }
 
   /// - Parameter writesMuch: many bytes come in a row, and a flush at the end.
@@ -63,7 +67,7 @@ package final class DiskWriter: Sendable {
   ///   bytes old or new.
   package func write(_ bytes: RawSpan, at offset: UInt64) throws(ImageError) {
     try checkRange(UInt64(bytes.byteCount), offset)
-    try prepare()
+    try prepare(toChange: offset + UInt64(bytes.byteCount))
     var done = 0
     while done < bytes.byteCount {
       let rest = bytes.extracting(done..<bytes.byteCount)
@@ -79,7 +83,7 @@ package final class DiskWriter: Sendable {
   /// partly in the range are left alone.
   package func discard(_ range: Range<UInt64>) throws(ImageError) {
     try checkRange(range.upperBound - range.lowerBound, range.lowerBound)
-    try prepare()
+    try prepare(toChange: range.upperBound)
     try map.changed(range)
     try release(wholeUnits(of: range, unit), as: .discard) { _ in }
     try finishRequest()
@@ -122,7 +126,7 @@ package final class DiskWriter: Sendable {
   /// - Returns: false where the format has no packed units.
   package func writePacked(_ packed: RawSpan, unitStart: UInt64) throws(ImageError) -> Bool {
     precondition(unitStart % unit == 0)
-    try prepare()
+    try prepare(toChange: min(unitStart + unit, map.byteCount))
     let isDone = try exclusively(unitStart..<unitStart + unit) { () throws(ImageError) in
       try checkRange(1, unitStart)
       return try linkPacked(packed, unitStart: unitStart)
@@ -317,9 +321,12 @@ package final class DiskWriter: Sendable {
 
   // MARK: Order
 
-  func prepare() throws(ImageError) {
+  /// What a request needs before it may change bytes.
+  /// - Parameter end: of these bytes.
+  func prepare(toChange end: UInt64 = 0) throws(ImageError) {
     try condition.withLock { state throws(ImageError) in
       try checkFailure(state)
+      guard end <= state.usableEnd else { throw outside(end, state.usableEnd) }
       precondition(!state.isClosed, "a closed writer was used")
       guard !state.isPrepared else { return }
       try map.prepareToWrite(isUnsafe ? {} : barrier)
@@ -374,10 +381,11 @@ package final class DiskWriter: Sendable {
   /// Asked again under an exclusive hold: the disk may have become smaller while a request waited for it.
   func checkRange(_ byteCount: UInt64, _ offset: UInt64) throws(ImageError) {
     let size = map.byteCount
-    guard offset <= size, byteCount <= size - offset else {
-      throw ImageError(
-        .invalidArgument, "cannot write \(byteCount) bytes at \(offset): the disk has \(size) bytes", file: image.name)
-    }
+    guard offset <= size, byteCount <= size - offset else { throw outside(offset.adding(byteCount) ?? .max, size) }
+  }
+
+  private func outside(_ end: UInt64, _ size: UInt64) -> ImageError {
+    ImageError(.invalidArgument, "cannot write up to byte \(end): the disk has \(size) bytes", file: image.name)
   }
 
   private func aligned(_ range: Range<UInt64>, to unit: UInt64) -> Range<UInt64> {
