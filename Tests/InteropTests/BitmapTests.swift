@@ -48,6 +48,26 @@ struct BitmapVerbTests {
     try twins.expectEqual("disk")
   }
 
+  /// QEMU loses such a bitmap when it closes the image, and opens no image that has one.
+  @Test("a disk of 0 bytes gets no bitmap, and one with bitmaps does not become so small")
+  func emptyDisk() throws {
+    let scratch = try ScratchDirectory()
+    try Tool.qemuImg.succeed("create", "-q", "-f", "qcow2", "empty", "0", in: scratch.path)
+    try Tool.qemuImg.succeed("create", "-q", "-f", "qcow2", "disk", "1M", in: scratch.path)
+    try Tool.qemuImg.succeed("bitmap", "--add", "disk", "b", in: scratch.path)
+    for (words, sentence) in [
+      (["qemu-img", "bitmap", "--add", "empty", "b"], "a disk of 0 bytes has no bitmaps"),
+      (["io", "-f", "qcow2", "-c", "truncate 0", "disk"], "they must be removed first"),
+    ] {
+      let got = try Program.run(words, in: scratch.path)
+      #expect(got.status == 1)
+      #expect((got.outputText + got.errorText).contains(sentence), "\(got.outputText)\(got.errorText)")
+    }
+    for name in ["empty", "disk"] { try Tool.qemuImg.succeed("check", "-q", name, in: scratch.path) }
+    let kept = try Tool.qemuImg.succeed("info", "disk", in: scratch.path).outputText
+    #expect(kept.contains("name: b"))
+  }
+
   @Test(
     "what has no place for bitmaps says so",
     arguments: [

@@ -151,6 +151,10 @@ struct BitmapModel {
     let new = random.chance(12) ? 0 : UInt64.random(in: 0...limit, using: &random) / unit * unit
     let old = byteCount
     note("resize \(old) to \(new)")
+    guard new > 0 || bitmaps.isEmpty else {
+      do { try disk.resize(to: new) } catch is ImageError { return }
+      throw WriterFault("a disk with bitmaps has 0 bytes")
+    }
     try disk.resize(to: new)
     // Bytes between the sizes may have been cleared on the way, which may mark them, and what shares a bit with them.
     for index in bitmaps.indices {
@@ -182,7 +186,7 @@ struct BitmapModel {
   }
 
   mutating func add(_ random: inout SeededGenerator) throws {
-    guard bitmaps.count < 4 else { return }
+    guard bitmaps.count < 4, byteCount > 0 else { return }
     counter += 1
     let name = "bitmap \(counter)" + String(repeating: "x", count: Int.random(in: 0...9, using: &random))
     let chosen = ([nil, 512, 1024, 4096, 65536, 1 << 20] as [UInt64?]).randomElement(using: &random) ?? nil

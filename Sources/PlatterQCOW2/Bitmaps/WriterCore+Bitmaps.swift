@@ -198,6 +198,9 @@ extension WriterCore {
     if let bad = liveBitmaps.first(where: { !$0.isUsable }) {
       throw .inconsistentBitmap(bad.record.printableName)
     }
+    guard byteCount > 0 || liveBitmaps.isEmpty else {
+      throw .unsupported("a disk of 0 bytes has no bitmaps: they must be removed first")
+    }
     for bitmap in liveBitmaps { _ = try bitmap.tableEntryCount(byteCount, clusterByteCount) }
   }
 
@@ -252,6 +255,8 @@ extension WriterCore {
       throw .invalidArgument("Bitmap already exists: \(name)")
     }
     guard header.version >= 3 else { throw .unsupported("Cannot store dirty bitmaps in qcow2 v2 files") }
+    // QEMU opens no image that has one. [observed: qemu-img 7.2]
+    guard header.virtualByteCount > 0 else { throw .unsupported("a disk of 0 bytes has no bitmaps") }
     guard bytes.count <= Int(BitmapRecord.maximumNameByteCount) else {
       throw .unsupported("Name length exceeds maximum (\(BitmapRecord.maximumNameByteCount) characters)")
     }
