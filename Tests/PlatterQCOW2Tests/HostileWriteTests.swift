@@ -34,7 +34,7 @@ import Testing
     #expect(isSame)
   }
 
-  /// Its writer looked for a free cluster behind the end of the file, cluster by cluster: hours, with a larger table.
+  /// Its writer looked for a free cluster behind the end of the file, cluster by cluster, as long as the table went on.
   @Test("a refcount table that counts clusters without end behind the file is refused in time")
   func endlessCounts() throws {
     var image = Self.image

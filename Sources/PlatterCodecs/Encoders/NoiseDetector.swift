@@ -1,4 +1,4 @@
-/// Tells noise (what is encrypted or packed already), which deflate does not make smaller, in a twentieth of the time that
+/// Tells noise (what is encrypted or packed already), which deflate does not make smaller, in a small part of the time that
 /// packing it in vain takes.
 ///
 /// Noise is what has its bytes evenly spread, so that a Huffman code would save less than 0.3 %, and no repeat of some KiB,
